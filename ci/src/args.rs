@@ -1,0 +1,178 @@
+//! The command line.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use headcount::Tier;
+
+use crate::exit::LEAKED;
+
+/// Every process that you start is counted out, and counted back in.
+#[derive(Debug, Parser)]
+#[command(name = "headcount", version, max_term_width = 100)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Run a command; find, explain and end whatever it leaves behind.
+    #[command(after_help = STATUS_HELP, override_usage = "headcount run [OPTIONS] -- CMD [ARGS]...")]
+    Run(Run),
+}
+
+const STATUS_HELP: &str = "\
+Exit status:
+  the command's own, and its death by a signal too; but where that is 0:
+   23  something leaked (--leak-exit-code)
+   24  inconclusive: not everything could be looked at
+    2  the command line is wrong
+  125  headcount itself failed, or a required tier is missing
+  126  the command cannot be executed
+  127  the command does not exist
+
+Durations are written 500ms, 2s, 1m 30s.";
+
+/// `headcount run`
+#[derive(Debug, Clone, clap::Args)]
+pub struct Run {
+    /// Write a report: text or json, to a file or to stderr. Can be given more than once. Text goes to stderr anyway,
+    /// unless it is given a file.
+    #[arg(long, value_name = "FORMAT[=FILE]")]
+    pub report: Vec<ReportTo>,
+
+    /// How long what the command left may take to end by itself.
+    #[arg(long, value_name = "DUR", default_value = "1s", value_parser = duration)]
+    pub grace: Duration,
+
+    /// End the command after this time: SIGTERM, and SIGKILL after the grace.
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub timeout: Option<Duration>,
+
+    /// Whether a leak changes the exit status. What leaked is ended either way.
+    #[arg(long, value_name = "WHAT", default_value = "fail")]
+    pub on_leak: OnLeak,
+
+    /// The exit status for a leak.
+    #[arg(long, value_name = "N", default_value_t = LEAKED, value_parser = clap::value_parser!(u8).range(1..))]
+    pub leak_exit_code: u8,
+
+    /// Use only these tiers, of: cgroup, subreaper, token. Can be given more than once, or with commas.
+    #[arg(long, value_name = "T", value_delimiter = ',')]
+    pub tier: Vec<Tier>,
+
+    /// Fail, before the command is run, if one of these tiers is not in force.
+    #[arg(long, value_name = "T", value_delimiter = ',')]
+    pub require_tier: Vec<Tier>,
+
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+impl Run {
+    /// The tiers to use.
+    #[must_use]
+    pub fn tiers(&self) -> BTreeSet<Tier> {
+        if self.tier.is_empty() { Tier::ALL.into() } else { self.tier.iter().copied().collect() }
+    }
+}
+
+/// What a leak does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnLeak {
+    /// The exit status tells of it.
+    Fail,
+    /// Only the report does.
+    Report,
+}
+
+/// A report's form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// A report to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportTo {
+    /// Its form.
+    pub format: Format,
+    /// Its file; stderr without.
+    pub file: Option<PathBuf>,
+}
+
+impl FromStr for ReportTo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (format, file) = match text.split_once('=') {
+            Some((_, "")) => return Err("no file after `=`".to_owned()),
+            Some((format, file)) => (format, Some(PathBuf::from(file))),
+            None => (text, None),
+        };
+        let format = match format {
+            "text" => Format::Text,
+            "json" => Format::Json,
+            other => return Err(format!("unknown format `{other}`; there are text and json")),
+        };
+        Ok(Self { format, file })
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error} (for example 500ms, 2s, 1m)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Run, String> {
+        match Args::try_parse_from(line.split(' ')) {
+            Ok(Args { action: Action::Run(run) }) => Ok(run),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_commands_own_options_are_its_own() {
+        let run = parse("headcount run --grace 2s -- pytest --grace 9s -q").unwrap();
+        assert_eq!(run.grace, Duration::from_secs(2));
+        assert_eq!(run.command, ["pytest", "--grace", "9s", "-q"]);
+        assert_eq!(parse("headcount run pytest -q").unwrap().command, ["pytest", "-q"]);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (line, part) in [
+            ("headcount run --no-such -- true", "--no-such"),
+            ("headcount run --grace 5 -- true", "for example 500ms"),
+            ("headcount run --report xml -- true", "there are text and json"),
+            ("headcount run --report json= -- true", "no file"),
+            ("headcount run --tier cgroups -- true", "there are cgroup"),
+            ("headcount run --leak-exit-code 0 -- true", "1..=255"),
+            ("headcount run --", "CMD"),
+        ] {
+            let message = parse(line).unwrap_err();
+            assert!(message.contains(part), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn tiers_are_listed_with_commas_or_again() {
+        let run = parse("headcount run --tier token,cgroup --tier subreaper -- true").unwrap();
+        assert_eq!(run.tiers(), Tier::ALL.into());
+        assert_eq!(parse("headcount run --tier token -- true").unwrap().tiers(), [Tier::Token].into());
+    }
+}

@@ -1,0 +1,34 @@
+//! The program `headcount`, as a library: `main` only calls [`main`], and tests can call the parts.
+//!
+//! * [`args`]: the command line
+//! * [`supervisor`]: `headcount run`: one thread, one event loop
+//! * [`exit`]: how headcount ends, a pure function of what happened
+//! * [`output`]: where reports go
+#![cfg(target_os = "linux")]
+
+pub mod args;
+pub mod exit;
+pub mod output;
+pub mod supervisor;
+
+use clap::Parser as _;
+use headcount_sys::signal;
+
+pub use exit::Status;
+
+/// Parses the command line, does what it says, and ends the process accordingly.
+pub fn main() -> ! {
+    let args = args::Args::parse();
+    let status = match args.action {
+        args::Action::Run(run) => supervisor::run(&run),
+    };
+    match status {
+        Status::Code(code) => std::process::exit(i32::from(code)),
+        Status::Signal(signal) => {
+            // The command has written its core file, if any.
+            let _ = headcount_sys::prctl::forbid_core_dump();
+            signal::die_of(signal);
+            std::process::exit(128 + signal.as_raw())
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Diagnose, then end: wait for the scope to empty, freeze, list, read, judge, TERM, thaw, wait, KILL, confirm.
+//!
+//! TERM does nothing to a frozen process: it waits until the thaw, so that no process of the tree can react to another's end
+//! before it was told itself. Without the cgroup tier nothing can be frozen; evidence goes as far as it goes then.
+//!
+//! **Guarantees:** bounded: with the default grace, all of it takes less than 7 s. A process that was recorded is signalled
+//! only through a pidfd whose inode is the recorded one.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use headcount_sys::pidfd::Delivery;
+use headcount_sys::poll::Interest;
+use headcount_sys::proc::{self, State};
+use headcount_sys::{Pid, PidFd, Signal};
+use serde::Serialize;
+
+use super::Scope;
+use super::census::Census;
+use crate::Result;
+use crate::evidence::Process;
+use crate::verdict::{self, Dying, Kind, Verdict};
+
+/// How long processes that are already dying may take beyond the grace.
+const DYING_WAIT: Duration = Duration::from_millis(1000);
+/// How long a tree may take to freeze (a process in uninterruptible sleep cannot).
+const FREEZE_WAIT: Duration = Duration::from_millis(300);
+/// How long the census is repeated while processes come and go under it.
+const CENSUS_WAIT: Duration = Duration::from_millis(500);
+/// How long processes may take to end after TERM.
+const TERM_WAIT: Duration = Duration::from_millis(1500);
+/// How long they may take to be gone after KILL.
+const KILL_WAIT: Duration = Duration::from_millis(1500);
+/// The longest wait for an event of a tree that is being killed before it is listed anew: a process whose parent is
+/// not this one's child tells nobody here of its end.
+const RELIST: Duration = Duration::from_millis(20);
+
+/// Where the scope's owner hears of its children.
+pub trait Events {
+    /// Blocks until one of the descriptors is ready, a child of this process changed, or the deadline passed.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    fn wait(&mut self, interests: &[Interest<'_>], deadline: Instant) -> Result<()>;
+
+    /// Whether somebody asked for an end meanwhile (Ctrl-C during a long grace): what is left is then not waited for.
+    fn is_hurried(&self) -> bool;
+}
+
+/// What ended a leaked process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndedBy {
+    /// SIGTERM.
+    Term,
+    /// SIGKILL.
+    Kill,
+    /// It was gone before it could be signalled.
+    Itself,
+    /// Nothing: it lives on.
+    Unkillable,
+}
+
+impl EndedBy {
+    /// The word for reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Term => "term",
+            Self::Kill => "kill",
+            Self::Itself => "itself",
+            Self::Unkillable => "unkillable",
+        }
+    }
+}
+
+/// A leaked process, and what became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Left {
+    /// In which way it was left behind.
+    pub kind: Kind,
+    /// The evidence, as of the moment of the verdict.
+    pub process: Process,
+    /// What ended it.
+    pub ended_by: EndedBy,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Conclusion {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What else is to be said.
+    pub reasons: Vec<String>,
+    /// What was left.
+    pub leaks: Vec<Left>,
+    /// How long the tree took to empty, or was given.
+    pub settle: Duration,
+    /// How long the evidence took.
+    pub evidence: Duration,
+    /// How long the ending took.
+    pub ending: Duration,
+}
+
+impl Scope {
+    /// Waits up to `grace` for the scope to empty, judges what is left, and ends it. To be called once the command has ended.
+    ///
+    /// `remark` is a reason of the caller's for which the run cannot be called clean.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn conclude(
+        &mut self,
+        events: &mut dyn Events,
+        grace: Duration,
+        remark: Option<String>,
+    ) -> Result<Conclusion> {
+        let began = Instant::now();
+        self.blind.extend(remark);
+        if self.tiers.is_empty() {
+            self.blind.push("no tier of containment is in force".to_owned());
+        }
+        let mut is_empty = self.settle(events, began + grace)?;
+        let settled = Instant::now();
+        let mut census = Census::default();
+        let mut judgement = verdict::judge(&[], &[], Dying::IsNoLeak);
+        if !is_empty {
+            census = self.diagnose(events)?;
+            judgement = verdict::judge(&census.processes, &[], Dying::IsNoLeak);
+            if judgement.leaks.is_empty() {
+                // Whatever is left is dying, or was gone when it was looked at.
+                self.thaw();
+                is_empty = self.settle(events, Instant::now() + DYING_WAIT)?;
+                census = if is_empty { Census::default() } else { self.diagnose(events)? };
+                judgement = verdict::judge(&census.processes, &[], Dying::IsALeak);
+            }
+            if !is_empty && judgement.leaks.is_empty() {
+                self.blind.push(unseen(&census));
+            }
+        }
+        let diagnosed = Instant::now();
+        let mut leaks: Vec<Left> = judgement
+            .leaks
+            .iter()
+            .filter_map(|(kind, place)| {
+                let process = census.processes.get(*place)?.clone();
+                Some(Left { kind: *kind, process, ended_by: EndedBy::Unkillable })
+            })
+            .collect();
+        if !is_empty {
+            self.end(events, &mut leaks)?;
+        }
+        let ended = Instant::now();
+        // What was in the way may have come up at any step, so it is weighed last.
+        let verdict = verdict::judge(&census.processes, &self.blind, Dying::IsNoLeak).verdict;
+        let verdict = if leaks.is_empty() { verdict } else { Verdict::Leaked };
+        Ok(Conclusion {
+            verdict,
+            reasons: self.blind.clone(),
+            leaks,
+            settle: settled - began,
+            evidence: diagnosed - settled,
+            ending: ended - diagnosed,
+        })
+    }
+
+    /// What is in the scope now, for a report on a command that is still running. Nothing is frozen or signalled.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn look(&mut self) -> Result<Vec<Process>> {
+        Ok(self.census()?.processes)
+    }
+
+    /// Evaluates at once, then at every event, then at the deadline.
+    fn settle(&mut self, events: &mut dyn Events, deadline: Instant) -> Result<bool> {
+        loop {
+            if self.is_empty()? {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline || events.is_hurried() {
+                return Ok(false);
+            }
+            events.wait(&self.interests(), deadline)?;
+        }
+    }
+
+    /// Freezes the tree where it can, and takes the evidence.
+    fn diagnose(&mut self, events: &mut dyn Events) -> Result<Census> {
+        // A frozen process shows as sleeping, so what each was doing is read before.
+        let before = self.states()?;
+        let is_frozen = self.freeze(events)?;
+        let deadline = Instant::now() + CENSUS_WAIT;
+        let mut best = self.census()?;
+        // A tree that is not frozen can change under the census. It counts as seen once nobody vanished from under it.
+        while !is_frozen && best.vanished > 0 && Instant::now() < deadline {
+            let again = self.census()?;
+            if again.vanished == 0 || again.processes.len() > best.processes.len() {
+                best = again;
+            }
+            self.reap_into(&mut Vec::new())?;
+        }
+        for process in &mut best.processes {
+            if process.state == Some(State::Sleeping)
+                && let Some(state) = before.get(&process.pid)
+            {
+                process.state = Some(*state);
+            }
+        }
+        Ok(best)
+    }
+
+    fn states(&mut self) -> Result<BTreeMap<Pid, State>> {
+        let members = match &self.confinement {
+            Some(confinement) => match confinement.cgroup.members() {
+                Ok(members) => members.pids,
+                Err(error) if error.is_gone() => Vec::new(),
+                Err(error) => return Err(error.into()),
+            },
+            None => Vec::new(),
+        };
+        let state = |pid| proc::stat(pid).ok().map(|stat| stat.state).filter(|state| !state.is_dead());
+        Ok(members.into_iter().filter_map(|pid| Some((pid, state(pid)?))).collect())
+    }
+
+    fn freeze(&mut self, events: &mut dyn Events) -> Result<bool> {
+        let Some(confinement) = &mut self.confinement else { return Ok(false) };
+        // Frozen or not, the evidence is taken: a cgroup that refuses only makes it less sharp.
+        if confinement.cgroup.freeze(true).is_err() {
+            return Ok(false);
+        }
+        let deadline = Instant::now() + FREEZE_WAIT;
+        loop {
+            let Some(confinement) = &mut self.confinement else { return Ok(false) };
+            match confinement.watch.read() {
+                Ok(now) if now.frozen || !now.populated => return Ok(true),
+                Ok(_) if Instant::now() < deadline => {}
+                _ => return Ok(false),
+            }
+            events.wait(&self.interests(), deadline)?;
+        }
+    }
+
+    fn thaw(&self) {
+        if let Some(confinement) = &self.confinement {
+            // A cgroup that vanished has nobody to thaw.
+            let _ = confinement.cgroup.freeze(false);
+        }
+    }
+
+    /// Ends what leaked, and whatever else came into the scope meanwhile.
+    fn end(&mut self, events: &mut dyn Events, leaks: &mut [Left]) -> Result<()> {
+        for left in leaks.iter_mut().filter(|left| left.kind != Kind::Zombie) {
+            left.ended_by = match self.find(&left.process)? {
+                None => EndedBy::Itself,
+                Some(pidfd) => match pidfd.signal(Signal::TERM)? {
+                    Delivery::Gone => EndedBy::Itself,
+                    Delivery::Denied => EndedBy::Unkillable,
+                    Delivery::Sent => {
+                        if left.process.state == Some(State::Stopped) {
+                            // A stopped process takes TERM only once it goes on.
+                            pidfd.signal(Signal::CONT)?;
+                        }
+                        EndedBy::Term
+                    }
+                },
+            };
+        }
+        self.thaw();
+        let mut is_empty = self.settle(events, Instant::now() + TERM_WAIT)?;
+        if !is_empty {
+            for left in leaks.iter_mut().filter(|left| left.ended_by == EndedBy::Term) {
+                if self.find(&left.process)?.is_some() {
+                    left.ended_by = EndedBy::Kill;
+                }
+            }
+            is_empty = self.kill(events, Instant::now() + KILL_WAIT)?;
+        }
+        for left in leaks.iter_mut() {
+            // A leaked zombie was waited for by whoever adopted it, once its parent had ended.
+            let lives = left.kind != Kind::Zombie && self.find(&left.process)?.is_some();
+            left.ended_by = match (lives, left.ended_by) {
+                (true, _) => EndedBy::Unkillable,
+                (false, _) if left.kind == Kind::Zombie => EndedBy::Itself,
+                (false, EndedBy::Unkillable) => EndedBy::Itself,
+                (false, by) => by,
+            };
+        }
+        if !is_empty {
+            let living = self.census()?.processes.len();
+            self.blind.push(format!("{living} processes could not be ended and live on"));
+        }
+        Ok(())
+    }
+
+    /// Kills to a fixpoint: a process that forks as fast as it can is caught by the cgroup as a whole, or by coming back
+    /// to this process each time that its parent dies.
+    fn kill(&mut self, events: &mut dyn Events, deadline: Instant) -> Result<bool> {
+        loop {
+            if let Some(confinement) = &self.confinement {
+                match confinement.cgroup.kill() {
+                    Ok(_) => {}
+                    Err(error) if error.is_gone() => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            for process in self.census()?.processes {
+                if let Some(pidfd) = self.find(&process)? {
+                    pidfd.signal(Signal::KILL)?;
+                }
+            }
+            if self.is_empty()? {
+                return Ok(true);
+            }
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(false);
+            }
+            events.wait(&self.interests(), deadline.min(now + RELIST))?;
+        }
+    }
+
+    /// A descriptor of a process that was recorded, if it still lives. Where the kernel gives no inodes, it also has to be
+    /// recognisable as the scope's by what it is now.
+    fn find(&self, process: &Process) -> Result<Option<PidFd>> {
+        let Some(pidfd) = PidFd::open(process.pid)? else { return Ok(None) };
+        let is_same = match process.inode {
+            Some(inode) => pidfd.inode()? == Some(inode),
+            None => {
+                let marks = self.marks();
+                let same_start = proc::stat(process.pid).is_ok_and(|stat| {
+                    stat.start_ticks == process.start_ticks && process.ppid == Pid::new(stat.ppid)
+                });
+                let is_marked = proc::cgroup(process.pid).is_ok_and(|path| marks.confines(&path))
+                    || proc::environ_of_any_thread(process.pid).is_ok_and(|environ| marks.is_on(&environ))
+                    || headcount_sys::wait::is_child(process.pid)?;
+                same_start && is_marked
+            }
+        };
+        Ok((is_same && !pidfd.has_exited()?).then_some(pidfd))
+    }
+}
+
+fn unseen(census: &Census) -> String {
+    if census.foreign > 0 {
+        format!(
+            "{} processes of another pid namespace are left, which cannot be looked at from here",
+            census.foreign
+        )
+    } else {
+        "something is left that could not be looked at: it was gone, or another, each time".to_owned()
+    }
+}

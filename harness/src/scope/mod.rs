@@ -1,0 +1,374 @@
+//! The box in which a command runs: opened, filled by one command, counted, emptied, closed.
+//!
+//! **Guarantees:** the command is contained before its first instruction. [`Scope::is_empty`] says yes only when every tier
+//! in force says so. Only processes that were recognised as the scope's through an open pidfd are signalled.
+//! **Cannot see:** what each tier misses (see [`Tier`]); work that another daemon does on the command's behalf.
+//!
+//! A scope waits for *any* child of its process where the subreaper tier is in force, so it belongs in a program of its
+//! own, the gate, and not in a process that has other children.
+
+mod census;
+mod ending;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use headcount_sys::cgroup::{self, Cgroup, Watch};
+use headcount_sys::poll::Interest;
+use headcount_sys::state::{self, Record, RunFolder, RunId, StateDir};
+use headcount_sys::wait::{self, Change, Found, Which};
+use headcount_sys::{Pid, PidFd, ProcessId, prctl, proc, signal, spawn};
+
+pub use ending::{Conclusion, EndedBy, Events, Left};
+
+use crate::evidence::Marks;
+use crate::tier::{MissingTier, Tier};
+use crate::{Error, Result};
+
+/// How a scope is to be opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The tiers to use, as far as the machine has them.
+    pub tiers: BTreeSet<Tier>,
+    /// Where the state folder is.
+    pub environment: state::Environment,
+    /// The tokens of the scopes around this one (`$HEADCOUNT_TOKEN`).
+    pub outer_token: Option<OsString>,
+    /// The program that will run in it, for the record.
+    pub program: String,
+}
+
+/// The cgroup that confines a scope.
+#[derive(Debug)]
+struct Confinement {
+    cgroup: Cgroup,
+    watch: Watch,
+    /// Its path on the hierarchy, as `/proc/PID/cgroup` has it.
+    hierarchy: Vec<u8>,
+}
+
+/// A box in which a command runs.
+#[derive(Debug)]
+pub struct Scope {
+    run: RunId,
+    folder: Option<RunFolder>,
+    token: OsString,
+    tiers: BTreeSet<Tier>,
+    missing: Vec<MissingTier>,
+    confinement: Option<Confinement>,
+    /// Children of this process that are not the command's.
+    bystanders: BTreeSet<Pid>,
+    command: Option<PidFd>,
+    /// Why not everything could be looked at.
+    blind: Vec<String>,
+    adopted_zombies: u64,
+    /// Processes that only the token showed, and whose end is waited for.
+    held: Vec<PidFd>,
+}
+
+/// The most pidfds that are held to wait for: when these have ended, the rest are looked at again.
+const HELD_LIMIT: usize = 64;
+
+impl Scope {
+    /// Opens a scope with those of the wanted tiers that the machine has; the others are listed with the reason.
+    ///
+    /// # Errors
+    /// Without a `/proc` of this pid namespace, or a state folder that can be trusted.
+    pub fn open(options: &Options) -> Result<Self> {
+        proc::check_is_own()?;
+        let run = RunId::random()?;
+        let name = format!("headcount-{run}");
+        let above = if options.tiers.contains(&Tier::Cgroup) { Some(cgroup::own()) } else { None };
+        let record = Record {
+            schema: state::SCHEMA.to_owned(),
+            run_id: run.clone(),
+            host: ProcessId::this()?,
+            // Recorded before it is made, so that no crash leaves one that no record knows.
+            cgroup: above
+                .as_ref()
+                .and_then(|found| found.as_ref().ok())
+                .map(|above| above.path().join(&name)),
+            program: options.program.clone(),
+        };
+        let folder = StateDir::open(&options.environment)?.create_run(&record)?;
+        let mut scope = Self {
+            token: run.token(options.outer_token.clone()),
+            run,
+            folder: Some(folder),
+            tiers: BTreeSet::new(),
+            missing: Vec::new(),
+            confinement: None,
+            bystanders: BTreeSet::new(),
+            command: None,
+            blind: Vec::new(),
+            adopted_zombies: 0,
+            held: Vec::new(),
+        };
+        for tier in Tier::ALL {
+            let opened = if !options.tiers.contains(&tier) {
+                Err("not asked for (--tier)".to_owned())
+            } else {
+                match tier {
+                    Tier::Cgroup => scope.confine(&above, &name),
+                    Tier::Subreaper => become_subreaper(),
+                    Tier::Token => Ok(()),
+                }
+            };
+            match opened {
+                Ok(()) => {
+                    scope.tiers.insert(tier);
+                }
+                Err(reason) => scope.missing.push(MissingTier { tier, reason }),
+            }
+        }
+        Ok(scope)
+    }
+
+    fn confine(
+        &mut self,
+        above: &Option<headcount_sys::Result<Cgroup>>,
+        name: &str,
+    ) -> std::result::Result<(), String> {
+        let above = match above {
+            Some(Ok(above)) => above,
+            Some(Err(error)) => return Err(error.chain()),
+            None => return Err("not looked for".to_owned()),
+        };
+        let mut hierarchy = proc::own_cgroup().map_err(|e| e.chain())?;
+        if hierarchy != b"/" {
+            hierarchy.push(b'/');
+        }
+        hierarchy.extend_from_slice(name.as_bytes());
+        let cgroup = above.create(name).map_err(|e| e.chain())?;
+        match cgroup.watch() {
+            Ok(watch) => self.confinement = Some(Confinement { cgroup, watch, hierarchy }),
+            Err(error) => {
+                let _ = cgroup.remove();
+                return Err(error.chain());
+            }
+        }
+        Ok(())
+    }
+
+    /// The run's identity.
+    #[must_use]
+    pub fn run(&self) -> &RunId {
+        &self.run
+    }
+
+    /// The tiers in force.
+    #[must_use]
+    pub fn tiers(&self) -> &BTreeSet<Tier> {
+        &self.tiers
+    }
+
+    /// The tiers that are not, and why.
+    #[must_use]
+    pub fn missing(&self) -> &[MissingTier] {
+        &self.missing
+    }
+
+    /// How many orphaned zombies came to this process and were waited for: a statistic, no leak.
+    #[must_use]
+    pub fn adopted_zombies(&self) -> u64 {
+        self.adopted_zombies
+    }
+
+    /// The command's process, once started.
+    #[must_use]
+    pub fn command(&self) -> Option<&PidFd> {
+        self.command.as_ref()
+    }
+
+    /// An open `cgroup.kill` of the scope, for whoever is to pull it when this process dies; `None` without the cgroup tier or
+    /// before Linux 5.14.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn kill_switch(&self) -> Result<Option<std::fs::File>> {
+        match &self.confinement {
+            Some(confinement) => Ok(confinement.cgroup.kill_switch()?),
+            None => Ok(None),
+        }
+    }
+
+    /// Starts the command in the scope. `false` if a tier turned out not to be in force after all (it is in
+    /// [`missing`](Self::missing) now): nothing was started, and the caller may try again without it.
+    ///
+    /// # Errors
+    /// A command that does not exist or cannot be executed; no resources.
+    pub fn start(&mut self, command: &[OsString], signals: &signal::Inherited) -> Result<bool> {
+        let environment = if self.tiers.contains(&Tier::Token) {
+            vec![(OsString::from(state::TOKEN_VARIABLE), self.token.clone())]
+        } else {
+            Vec::new()
+        };
+        let door = match &self.confinement {
+            Some(confinement) => match confinement.cgroup.door() {
+                Ok(door) => Some(door),
+                Err(error) => {
+                    self.lose_cgroup(error.chain());
+                    return Ok(false);
+                }
+            },
+            None => None,
+        };
+        let door = door.as_ref().map(std::os::fd::AsFd::as_fd);
+        match spawn::start(&spawn::Contained { command, environment: &environment, door, signals }) {
+            Ok(pidfd) => {
+                self.command = Some(pidfd);
+                Ok(true)
+            }
+            Err(spawn::Failure::Confinement(error)) => {
+                self.lose_cgroup(error.chain());
+                Ok(false)
+            }
+            Err(spawn::Failure::NotFound(error)) => Err(Error::not_found(error)),
+            Err(spawn::Failure::NotExecutable(error)) => Err(Error::not_executable(error)),
+            Err(spawn::Failure::System(error)) => Err(error.into()),
+        }
+    }
+
+    fn lose_cgroup(&mut self, reason: String) {
+        if let Some(confinement) = self.confinement.take() {
+            let _ = confinement.cgroup.remove();
+        }
+        self.tiers.remove(&Tier::Cgroup);
+        self.missing.push(MissingTier { tier: Tier::Cgroup, reason });
+        self.missing.sort_by_key(|missing| missing.tier);
+    }
+
+    /// Names a child of this process that is not the command's, and not to be counted.
+    pub fn pass_over(&mut self, pid: Pid) {
+        self.bystanders.insert(pid);
+    }
+
+    /// Waits, without blocking, for all children that changed: reaps adopted zombies, and returns what became of the command.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn reap(&mut self) -> Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        self.reap_into(&mut changes)?;
+        Ok(changes)
+    }
+
+    /// Returns whether children are left.
+    fn reap_into(&mut self, changes: &mut Vec<Change>) -> Result<bool> {
+        let command = self.command.as_ref().map(PidFd::pid);
+        let which = match (self.tiers.contains(&Tier::Subreaper), command) {
+            (true, _) => Which::Any,
+            (false, Some(command)) => Which::One(command),
+            (false, None) => return Ok(false),
+        };
+        loop {
+            match wait::take(which, true)? {
+                Found::NoChildren => return Ok(false),
+                Found::Nothing => return Ok(true),
+                Found::Child(pid, change) if Some(pid) == command => changes.push(change),
+                Found::Child(pid, change) if change.is_end() => {
+                    if !self.bystanders.remove(&pid) {
+                        self.adopted_zombies += 1;
+                    }
+                }
+                // An adopted process stopped or went on.
+                Found::Child(..) => {}
+            }
+        }
+    }
+
+    /// Whether nothing that was started lives any more, by every tier in force. To be asked once the command has ended.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn is_empty(&mut self) -> Result<bool> {
+        if self.is_populated()? {
+            return Ok(false);
+        }
+        if self.tiers.contains(&Tier::Subreaper) && self.reap_into(&mut Vec::new())? {
+            return Ok(false);
+        }
+        if !self.tiers.contains(&Tier::Token) {
+            return Ok(true);
+        }
+        // The scan reads every process of the machine, so it comes last, and not again before those that it found ended.
+        self.held.retain(|pidfd| !pidfd.has_exited().unwrap_or(true));
+        if self.held.is_empty() {
+            self.held = self.find_by_token(HELD_LIMIT)?;
+        }
+        Ok(self.held.is_empty())
+    }
+
+    fn is_populated(&mut self) -> Result<bool> {
+        let Some(confinement) = &mut self.confinement else { return Ok(false) };
+        match confinement.watch.read() {
+            Ok(events) => Ok(events.populated),
+            Err(error) if error.is_gone() => {
+                self.blind.push(format!("the scope's cgroup vanished during the run ({})", error.chain()));
+                self.lose_cgroup("removed by someone else during the run".to_owned());
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What to wait on for the scope to change, besides the caller's SIGCHLD.
+    fn interests(&self) -> Vec<Interest<'_>> {
+        use std::os::fd::AsFd as _;
+        let watch = self.confinement.iter().map(|confinement| Interest::changed(confinement.watch.as_fd()));
+        watch.chain(self.held.iter().map(|pidfd| Interest::readable(pidfd.as_fd()))).collect()
+    }
+
+    fn marks(&self) -> Marks {
+        Marks {
+            cgroup: self.confinement.as_ref().map(|confinement| confinement.hierarchy.clone()),
+            token: self.tiers.contains(&Tier::Token).then(|| self.run.clone()),
+        }
+    }
+
+    /// Removes what the scope made: its cgroup, with what the command made below it, and its folder. Both stay where
+    /// something could not be ended, for whoever cleans up later.
+    ///
+    /// # Errors
+    /// Where something still lives in it.
+    pub fn close(mut self) -> Result<()> {
+        self.remove()
+    }
+
+    fn remove(&mut self) -> Result<()> {
+        if let Some(confinement) = self.confinement.take() {
+            confinement.cgroup.remove()?;
+        }
+        if let Some(folder) = self.folder.take() {
+            folder.remove()?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Scope {
+    /// For the ways out on which nobody closed it: an error before or after the start of the command.
+    fn drop(&mut self) {
+        let _ = self.remove();
+    }
+}
+
+fn become_subreaper() -> std::result::Result<(), String> {
+    match proc::children(Pid::this()) {
+        Ok(children) if children.is_empty() => {}
+        // A shell that executed this program in its own place left it its children. Their orphans come back here as well,
+        // and could not be told from the command's.
+        Ok(children) => {
+            return Err(format!(
+                "this process had {} children of its own when it began (was it started by `exec` from a shell with \
+                 background jobs?)",
+                children.len()
+            ));
+        }
+        Err(error) if error.is_gone() => {
+            return Err("the kernel does not list a process's children (CONFIG_PROC_CHILDREN)".to_owned());
+        }
+        Err(error) => return Err(error.chain()),
+    }
+    prctl::set_child_subreaper(true).map_err(|e| e.chain())
+}

@@ -1,0 +1,361 @@
+//! The folder in which a run says that it exists, so that whoever comes after a crash knows what to look for.
+//!
+//! `$HEADCOUNT_STATE_DIR`, else `$XDG_RUNTIME_DIR/headcount`, else `/dev/shm/headcount-UID`, else one in the temporary folder;
+//! below it `runs/ID/run.json`, one [`Record`] per run. One contract for the gate and the pool.
+//!
+//! **Guarantees:** the folder belongs to this user, is closed to others (mode 0700), and no component that another user
+//! can exchange leads to it. Records live no longer than the machine's boot, so nothing is synced to disk.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ProcessId, Result};
+
+/// The schema of [`Record`].
+pub const SCHEMA: &str = "headcount.run/1";
+
+/// The variable that every process of a run inherits: the ids of the runs that it belongs to, outermost first, separated by
+/// commas.
+pub const TOKEN_VARIABLE: &str = "HEADCOUNT_TOKEN";
+
+/// A run's identity: 128 random bits, in hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunId(String);
+
+impl RunId {
+    /// A new one.
+    ///
+    /// # Errors
+    /// Where the system has no randomness to give.
+    pub fn random() -> Result<Self> {
+        let mut bytes = [0u8; 16];
+        getrandom::fill(&mut bytes)
+            .map_err(|e| Error::io("failed to draw a run id", std::io::Error::from(e)))?;
+        Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What the variable is to hold in this run's command: the runs around this one, and this one.
+    #[must_use]
+    pub fn token(&self, around: Option<OsString>) -> OsString {
+        match around {
+            Some(mut outer) if !outer.is_empty() => {
+                outer.push(",");
+                outer.push(&self.0);
+                outer
+            }
+            _ => OsString::from(&self.0),
+        }
+    }
+
+    /// Whether a variable's value names this run.
+    #[must_use]
+    pub fn is_in(&self, value: &[u8]) -> bool {
+        value.split(|byte| *byte == b',').any(|id| id == self.0.as_bytes())
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a run says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The run.
+    pub run_id: RunId,
+    /// The process whose end ends the run.
+    pub host: ProcessId,
+    /// The cgroup that holds the run's processes.
+    pub cgroup: Option<PathBuf>,
+    /// The command's program. Not its arguments: they may hold secrets.
+    pub program: String,
+}
+
+/// What of the environment decides where the folder is.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// `$HEADCOUNT_STATE_DIR`
+    pub state_dir: Option<OsString>,
+    /// `$XDG_RUNTIME_DIR`
+    pub runtime_dir: Option<OsString>,
+    /// `$TMPDIR`, by [`std::env::temp_dir`]
+    pub temp_dir: PathBuf,
+}
+
+impl Environment {
+    /// This process's.
+    #[must_use]
+    pub fn this() -> Self {
+        let given = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self {
+            state_dir: given("HEADCOUNT_STATE_DIR"),
+            runtime_dir: given("XDG_RUNTIME_DIR"),
+            temp_dir: std::env::temp_dir(),
+        }
+    }
+
+    /// The folder, whether it exists or not.
+    fn folder(&self, uid: u32) -> PathBuf {
+        if let Some(given) = &self.state_dir {
+            return PathBuf::from(given);
+        }
+        // A runtime folder left over from another user (by `su`, say) is not ours to write to.
+        if let Some(runtime) = &self.runtime_dir
+            && fs::metadata(runtime).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid)
+        {
+            return Path::new(runtime).join("headcount");
+        }
+        let name = format!("headcount-{uid}");
+        let shared_memory = Path::new("/dev/shm");
+        if is_sticky(shared_memory) { shared_memory.join(name) } else { self.temp_dir.join(name) }
+    }
+}
+
+/// Open to all, and nobody can remove what is another's.
+fn is_sticky(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_dir() && meta.mode() & 0o1002 == 0o1002)
+}
+
+/// The state folder, checked.
+#[derive(Clone, Debug)]
+pub struct StateDir {
+    path: PathBuf,
+}
+
+impl StateDir {
+    /// Finds the folder, makes it if need be, and checks that it is this user's alone.
+    ///
+    /// # Errors
+    /// A folder that another user owns, can write to or can exchange; a file system that is full or read-only.
+    pub fn open(environment: &Environment) -> Result<Self> {
+        let uid = nix::unistd::geteuid().as_raw();
+        let path = environment.folder(uid);
+        if !path.is_absolute() {
+            return Err(refused(&path, "it is not an absolute path"));
+        }
+        check_ancestors(&path, uid)?;
+        make(&path)?;
+        let meta = fs::symlink_metadata(&path)
+            .map_err(|e| Error::io(format!("failed to inspect state folder {}", path.display()), e))?;
+        if meta.is_symlink() {
+            return Err(refused(&path, "it is a symbolic link"));
+        }
+        if !meta.is_dir() {
+            return Err(refused(&path, "it is not a folder"));
+        }
+        if meta.uid() != uid {
+            return Err(refused(&path, &format!("it belongs to uid {}, not to uid {uid}", meta.uid())));
+        }
+        if meta.mode() & 0o077 != 0 {
+            return Err(refused(
+                &path,
+                &format!("its mode {:04o} lets others in; chmod 700 it", meta.mode() & 0o7777),
+            ));
+        }
+        let runs = path.join("runs");
+        make(&runs)?;
+        Ok(Self { path })
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes the folder of a run and writes its record.
+    ///
+    /// # Errors
+    /// A file system that is full or read-only.
+    pub fn create_run(&self, record: &Record) -> Result<RunFolder> {
+        let folder = RunFolder { path: self.path.join("runs").join(record.run_id.as_str()) };
+        let failed = |e| Error::io(format!("failed to create run folder {}", folder.path.display()), e);
+        DirBuilder::new().mode(0o700).create(&folder.path).map_err(failed)?;
+        folder.write(record)?;
+        Ok(folder)
+    }
+}
+
+fn refused(path: &Path, why: &str) -> Error {
+    Error::new(format!(
+        "refused to use state folder {}: {why} (set HEADCOUNT_STATE_DIR to a folder that is yours alone)",
+        path.display()
+    ))
+}
+
+fn make(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // Parents are the user's to make, but a runtime folder may be a level down.
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)
+                .map_err(|e| Error::io(format!("failed to create state folder {}", path.display()), e))
+        }
+        Err(error) => Err(Error::io(format!("failed to create state folder {}", path.display()), error)),
+    }
+}
+
+/// Whether another user can exchange a folder on the way: by writing to its parent, or as the owner of a link.
+fn check_ancestors(path: &Path, uid: u32) -> Result<()> {
+    let mut on_the_way = PathBuf::new();
+    let mut parts = path.components().peekable();
+    while let Some(part) = parts.next() {
+        if part == Component::ParentDir {
+            return Err(refused(path, "its path has `..` in it"));
+        }
+        on_the_way.push(part);
+        // The folder itself is checked by the caller, more strictly.
+        if parts.peek().is_none() {
+            break;
+        }
+        let Ok(meta) = fs::symlink_metadata(&on_the_way) else { break };
+        let shown = on_the_way.display();
+        if meta.is_symlink() && meta.uid() != 0 {
+            return Err(refused(path, &format!("it is behind the symbolic link {shown}")));
+        }
+        if meta.uid() != 0 && meta.uid() != uid {
+            return Err(refused(path, &format!("{shown}, on its way, belongs to uid {}", meta.uid())));
+        }
+        // A link's own mode means nothing; what it leads to is root's choice.
+        if !meta.is_symlink() && meta.mode() & 0o022 != 0 && meta.mode() & 0o1000 == 0 {
+            return Err(refused(path, &format!("{shown}, on its way, can be written to by others")));
+        }
+    }
+    Ok(())
+}
+
+/// The folder of one run.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the record, whole or not at all.
+    ///
+    /// # Errors
+    /// A file system that is full or read-only.
+    pub fn write(&self, record: &Record) -> Result<()> {
+        let failed = |e: std::io::Error| Error::io(format!("failed to write to {}", self.path.display()), e);
+        let text = serde_json::to_vec(record).map_err(|e| failed(e.into()))?;
+        let draft = self.path.join("run.json.new");
+        fs::write(&draft, text).map_err(failed)?;
+        fs::rename(&draft, self.path.join("run.json")).map_err(failed)
+    }
+
+    /// Removes the folder: the run ended, and left nothing.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn remove(self) -> Result<()> {
+        fs::remove_dir_all(&self.path)
+            .map_err(|e| Error::io(format!("failed to remove run folder {}", self.path.display()), e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    fn given(path: &Path) -> Environment {
+        Environment { state_dir: Some(path.into()), ..Environment::default() }
+    }
+
+    #[test]
+    fn a_new_folder_is_closed_to_others_and_used_again() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("state");
+        for _ in 0..2 {
+            let opened = StateDir::open(&given(&path)).unwrap();
+            assert_eq!(fs::metadata(opened.path()).unwrap().mode() & 0o7777, 0o700);
+        }
+    }
+
+    #[test]
+    fn links_and_open_folders_are_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let real = base.path().join("real");
+        fs::create_dir(&real).unwrap();
+        let message = |path: &Path| StateDir::open(&given(path)).unwrap_err().to_string();
+        assert!(message(&real).contains("lets others in"), "{}", message(&real));
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o700)).unwrap();
+        let link = base.path().join("link");
+        symlink(&real, &link).unwrap();
+        assert!(message(&link).contains("symbolic link"), "{}", message(&link));
+        assert!(message(Path::new("state")).contains("not an absolute path"));
+        let file = base.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(message(&file).contains("not a folder"), "{}", message(&file));
+    }
+
+    #[test]
+    fn a_folder_below_one_that_others_can_write_to_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let open = base.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let error = StateDir::open(&given(&open.join("state"))).unwrap_err().to_string();
+        assert!(error.contains("written to by others"), "{error}");
+        // A sticky one protects what is in it, as /tmp does.
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
+        StateDir::open(&given(&open.join("state"))).unwrap();
+    }
+
+    #[test]
+    fn tokens_nest_and_do_not_match_parts() {
+        let outer = RunId("aa".into());
+        let inner = RunId("bb".into());
+        let value = inner.token(Some(outer.token(None)));
+        assert_eq!(value, "aa,bb");
+        let value = value.into_encoded_bytes();
+        assert!(outer.is_in(&value) && inner.is_in(&value));
+        assert!(!RunId("a".into()).is_in(&value));
+    }
+
+    #[test]
+    fn a_record_survives_its_file() {
+        let base = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&given(&base.path().join("state"))).unwrap();
+        let record = Record {
+            schema: SCHEMA.into(),
+            run_id: RunId::random().unwrap(),
+            host: ProcessId::this().unwrap(),
+            cgroup: Some("/sys/fs/cgroup/x".into()),
+            program: "sh".into(),
+        };
+        let folder = state.create_run(&record).unwrap();
+        let text = fs::read(folder.path().join("run.json")).unwrap();
+        assert_eq!(serde_json::from_slice::<Record>(&text).unwrap(), record);
+        let path = folder.path().to_owned();
+        folder.remove().unwrap();
+        assert!(!path.exists());
+    }
+}

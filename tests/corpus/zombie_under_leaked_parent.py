@@ -1,0 +1,74 @@
+#!/usr/bin/python3
+# Leaks: a live process with one dead child that it never waits for.
+# Remains after leak: 1 alive, 1 zombie.
+# Missed by: a detector that counts only live processes (it does not name the zombie), and one
+#   that takes the zombie for a process it has to end: nothing ends a zombie but its parent's wait
+#   or its parent's end, so such a detector waits for ever.
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+LIFE = 120
+
+
+def prepare() -> None:
+    # Dying of SIGPIPE would look like being cleaned up; a caller that ignores SIGCHLD would
+    # break waitpid. The alarm bounds the main process only: fork does not inherit it.
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.alarm(30)
+
+
+def live() -> NoReturn:
+    """Do nothing until SIGALRM ends the process."""
+    signal.alarm(LIFE)
+    while True:
+        signal.pause()
+
+
+def parent(*, leak: bool, ready_w: int, stop_r: int) -> NoReturn:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    # WNOWAIT: sees that it is dead, and leaves it a zombie.
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    if leak:
+        os.close(stop_r)
+    os.write(ready_w, b"r")
+    os.close(ready_w)
+    if leak:
+        live()
+    signal.alarm(LIFE)
+    os.read(stop_r, 1)
+    os.waitpid(child, 0)
+    os._exit(0)
+
+
+def main(*, leak: bool) -> int:
+    ready_r, ready_w = os.pipe()
+    stop_r, stop_w = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(ready_r)
+        os.close(stop_w)
+        parent(leak=leak, ready_w=ready_w, stop_r=stop_r)
+    os.close(ready_w)
+    os.close(stop_r)
+    if os.read(ready_r, 1) != b"r":
+        return 1
+    if not leak:
+        os.close(stop_w)
+        os.waitpid(pid, 0)
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in (["leak"], ["clean"]):
+        sys.exit(f"usage: {sys.argv[0]} leak|clean")
+    prepare()
+    sys.exit(main(leak=sys.argv[1] == "leak"))
