@@ -64,9 +64,10 @@ pub struct Run {
     #[arg(long, value_name = "N", default_value_t = LEAKED, value_parser = clap::value_parser!(u8).range(1..))]
     pub leak_exit_code: u8,
 
-    /// Use only these tiers, of: cgroup, subreaper, token. Can be given more than once, or with commas.
-    #[arg(long, value_name = "T", value_delimiter = ',')]
-    pub tier: Vec<Tier>,
+    /// Use only these tiers, of: cgroup, subreaper, token; or none, to see what happens without. Can be given more than
+    /// once, or with commas.
+    #[arg(long, value_name = "T", value_delimiter = ',', value_parser = tier_or_none)]
+    pub tier: Vec<TierOrNone>,
 
     /// Fail, before the command is run, if one of these tiers is not in force.
     #[arg(long, value_name = "T", value_delimiter = ',')]
@@ -81,8 +82,20 @@ impl Run {
     /// The tiers to use.
     #[must_use]
     pub fn tiers(&self) -> BTreeSet<Tier> {
-        if self.tier.is_empty() { Tier::ALL.into() } else { self.tier.iter().copied().collect() }
+        if self.tier.is_empty() {
+            Tier::ALL.into()
+        } else {
+            self.tier.iter().filter_map(|choice| choice.0).collect()
+        }
     }
+}
+
+/// A tier, or the word `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TierOrNone(Option<Tier>);
+
+fn tier_or_none(text: &str) -> Result<TierOrNone, String> {
+    if text == "none" { Ok(TierOrNone(None)) } else { text.parse().map(|tier| TierOrNone(Some(tier))) }
 }
 
 /// What a leak does.
@@ -174,5 +187,6 @@ mod tests {
         let run = parse("headcount run --tier token,cgroup --tier subreaper -- true").unwrap();
         assert_eq!(run.tiers(), Tier::ALL.into());
         assert_eq!(parse("headcount run --tier token -- true").unwrap().tiers(), [Tier::Token].into());
+        assert!(parse("headcount run --tier none -- true").unwrap().tiers().is_empty());
     }
 }

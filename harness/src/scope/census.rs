@@ -6,13 +6,13 @@ use headcount_sys::{Pid, PidFd, proc, wait};
 
 use super::Scope;
 use crate::Result;
-use crate::evidence::{Process, Reader};
+use crate::evidence::{Marks, Process, Reader};
 use crate::tier::Tier;
 
 /// What a census found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Census {
-    /// Processes of the scope, parents before children.
+    /// Processes of the scope.
     pub(super) processes: Vec<Process>,
     /// How many were listed and gone before they could be read.
     pub(super) vanished: usize,
@@ -21,135 +21,171 @@ pub(super) struct Census {
 }
 
 impl Scope {
-    /// Lists the scope's processes and reads the evidence on each.
+    /// Lists the scope's processes, strongest tier first, and reads the evidence on each as soon as it is listed: a process that
+    /// re-forks without pause is another one a millisecond later.
     pub(super) fn census(&mut self) -> Result<Census> {
-        let mut listed = self.listed()?;
-        let marks = self.marks();
-        let mut reader = Reader::default();
-        let mut census = Census { foreign: listed.foreign, ..Census::default() };
-        let mut known: BTreeSet<Pid> = BTreeSet::new();
-        while let Some(pid) = listed.queue.pop_front() {
-            let Some(pidfd) = PidFd::open(pid)? else {
-                census.vanished += 1;
-                continue;
-            };
-            let Some(mut process) = reader.read(&pidfd, &marks)? else {
-                census.vanished += 1;
-                continue;
-            };
-            let by = listed.by.get(&pid).cloned().unwrap_or_default();
-            if !self.recognises(&process, &by, &known)? {
-                // The number was another's before the pidfd was opened.
-                census.vanished += 1;
-                continue;
-            }
-            process.seen_by = by.into_iter().collect();
-            known.insert(pid);
-            census.processes.push(process);
-            // Zombies are in no cgroup's list and have no environment: they are found below their parents.
-            for child in proc::children(pid).unwrap_or_default() {
-                if listed.seen.insert(child) && !self.bystanders.contains(&child) {
-                    listed.queue.push_back(child);
-                }
-            }
-        }
-        Ok(census)
-    }
-
-    /// Whether a process whose evidence was read is the scope's, not just one that now has a listed number.
-    fn recognises(&self, process: &Process, by: &BTreeSet<Tier>, known: &BTreeSet<Pid>) -> Result<bool> {
-        if process.pid == Pid::this() || self.bystanders.contains(&process.pid) {
-            return Ok(false);
-        }
-        if process.is_hidden() {
-            // Nothing can be read of it. Its number holds still while it is a child of ours.
-            return Ok(by.contains(&Tier::Cgroup) || wait::is_child(process.pid)?);
-        }
-        let by_parent = process.ppid.is_some_and(|ppid| {
-            known.contains(&ppid) || (self.tiers.contains(&Tier::Subreaper) && ppid == Pid::this())
-        });
-        let is_command = self.command.as_ref().is_some_and(|command| command.pid() == process.pid);
-        Ok(by_parent || is_command || process.in_cgroup == Some(true) || process.has_token == Some(true))
-    }
-
-    /// The numbers that the tiers show, strongest tier first.
-    fn listed(&mut self) -> Result<Listed> {
-        let mut listed = Listed::default();
-        if self.is_populated()?
-            && let Some(confinement) = &self.confinement
-        {
+        let is_populated = self.is_populated()?;
+        let mut taking = Taking::new(self);
+        if is_populated && let Some(confinement) = &self.confinement {
             let members = confinement.cgroup.members()?;
-            listed.foreign = members.foreign;
+            taking.census.foreign = members.foreign;
             for pid in members.pids {
-                listed.add(pid, Tier::Cgroup);
+                taking.visit(pid, Some(Tier::Cgroup))?;
             }
         }
         if self.tiers.contains(&Tier::Subreaper) {
             for pid in proc::children(Pid::this())? {
-                if !self.bystanders.contains(&pid) {
-                    listed.add(pid, Tier::Subreaper);
-                }
+                taking.visit(pid, Some(Tier::Subreaper))?;
             }
         }
         if self.tiers.contains(&Tier::Token) {
-            for pid in self.list_by_token()? {
-                listed.add(pid, Tier::Token);
+            self.scan_for_token(&mut BTreeSet::new(), |pidfd| taking.visit_open(&pidfd, Some(Tier::Token)))?;
+        }
+        // Zombies are in no cgroup's list and have no environment: they are found below their parents.
+        while let Some(pid) = taking.below.pop_front() {
+            taking.visit(pid, None)?;
+        }
+        Ok(taking.census)
+    }
+}
+
+/// A census as it is taken.
+struct Taking<'a> {
+    scope: &'a Scope,
+    marks: Marks,
+    reader: Reader,
+    census: Census,
+    /// Where in the census each process is.
+    known: BTreeMap<Pid, usize>,
+    /// Children of those, yet to be looked at.
+    below: VecDeque<Pid>,
+}
+
+impl<'a> Taking<'a> {
+    fn new(scope: &'a Scope) -> Self {
+        Self {
+            scope,
+            marks: scope.marks(),
+            reader: Reader::default(),
+            census: Census::default(),
+            known: BTreeMap::new(),
+            below: VecDeque::new(),
+        }
+    }
+
+    fn visit(&mut self, pid: Pid, by: Option<Tier>) -> Result<()> {
+        if self.is_known(pid, by) {
+            return Ok(());
+        }
+        match PidFd::open(pid)? {
+            Some(pidfd) => self.visit_open(&pidfd, by),
+            None => {
+                self.census.vanished += 1;
+                Ok(())
             }
         }
-        Ok(listed)
     }
-}
 
-/// Numbers yet to be looked at.
-#[derive(Debug, Default)]
-struct Listed {
-    queue: VecDeque<Pid>,
-    seen: BTreeSet<Pid>,
-    by: BTreeMap<Pid, BTreeSet<Tier>>,
-    foreign: usize,
-}
-
-impl Listed {
-    fn add(&mut self, pid: Pid, tier: Tier) {
-        self.by.entry(pid).or_default().insert(tier);
-        if self.seen.insert(pid) {
-            self.queue.push_back(pid);
+    fn visit_open(&mut self, pidfd: &PidFd, by: Option<Tier>) -> Result<()> {
+        let pid = pidfd.pid();
+        if self.is_known(pid, by) {
+            return Ok(());
         }
+        let process = self.reader.read(pidfd, &self.marks)?;
+        match process {
+            Some(mut process) if self.recognises(&process, by)? => {
+                process.seen_by = by.into_iter().collect();
+                self.known.insert(pid, self.census.processes.len());
+                self.census.processes.push(process);
+                self.below.extend(proc::children(pid).unwrap_or_default());
+            }
+            // Gone; or the number was another's before the pidfd was opened.
+            Some(_) | None => self.census.vanished += 1,
+        }
+        Ok(())
     }
+
+    /// Whether a process needs no look: it is none of the command's, or has been seen (by one more tier now).
+    fn is_known(&mut self, pid: Pid, by: Option<Tier>) -> bool {
+        if pid == Pid::this() || self.scope.bystanders.contains(&pid) {
+            return true;
+        }
+        let place = self.known.get(&pid).copied();
+        if let (Some(process), Some(by)) = (place.and_then(|place| self.census.processes.get_mut(place)), by)
+        {
+            process.seen_by.push(by);
+        }
+        place.is_some()
+    }
+
+    /// Whether a process whose evidence was read is the scope's, not just one that now has a listed number.
+    fn recognises(&self, process: &Process, by: Option<Tier>) -> Result<bool> {
+        if process.is_hidden() {
+            // Nothing can be read of it. Its number holds still while it is a child of ours.
+            return Ok(by == Some(Tier::Cgroup) || wait::is_child(process.pid)?);
+        }
+        let is_below = process.ppid.is_some_and(|ppid| {
+            self.known.contains_key(&ppid)
+                || (self.scope.tiers.contains(&Tier::Subreaper) && ppid == Pid::this())
+        });
+        let is_command = self.scope.command.as_ref().is_some_and(|command| command.pid() == process.pid);
+        Ok(is_below || is_command || process.in_cgroup == Some(true) || process.has_token == Some(true))
+    }
+}
+
+/// Whether a scan saw everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scan {
+    /// Nothing died under it: whoever was born after the listing has an ancestor that was on it, and was found.
+    Complete,
+    /// A process was listed, and dead when it was looked at. It may have started another after the listing.
+    Disturbed,
 }
 
 impl Scope {
-    /// Living processes whose environment has the run's token.
-    fn list_by_token(&self) -> Result<Vec<Pid>> {
+    /// Looks at every process of the machine for the run's token, and hands over each that lives and has it, by a descriptor
+    /// that was opened before its environment was read. `dead` are the numbers that were dead at an earlier scan, and are
+    /// updated: what was dead before the listing has started nothing since.
+    ///
+    /// The youngest come first: a process that re-forks without pause has its newest number for a moment only.
+    pub(super) fn scan_for_token(
+        &self,
+        dead: &mut BTreeSet<Pid>,
+        mut found: impl FnMut(PidFd) -> Result<()>,
+    ) -> Result<Scan> {
         let marks = self.marks();
-        let mut found = Vec::new();
-        for pid in proc::processes()? {
+        let mut pids = proc::processes()?;
+        pids.sort_unstable_by(|a, b| b.cmp(a));
+        let mut scan = Scan::Complete;
+        for pid in pids {
             if pid == Pid::this() || self.bystanders.contains(&pid) {
                 continue;
             }
-            // Kernel threads have no environment, zombies none any more, and other users' cannot be read.
-            if proc::environ_of_any_thread(pid).is_ok_and(|environ| marks.is_on(&environ)) {
-                found.push(pid);
+            match proc::environ_of_any_thread(pid) {
+                Ok(environ) if marks.is_on(&environ) => {
+                    let Some(pidfd) = PidFd::open(pid)? else {
+                        scan = Scan::Disturbed;
+                        continue;
+                    };
+                    // The number may have become another's before the descriptor was opened.
+                    if proc::environ_of_any_thread(pid).is_ok_and(|now| marks.is_on(&now))
+                        && !pidfd.has_exited()?
+                    {
+                        found(pidfd)?;
+                    } else {
+                        scan = Scan::Disturbed;
+                    }
+                }
+                // A process that exits between open and read shows an empty environment, as some do all along.
+                outcome if outcome.as_ref().map_or_else(headcount_sys::Error::is_gone, Vec::is_empty) => {
+                    if dead.insert(pid) {
+                        scan = Scan::Disturbed;
+                    }
+                }
+                // Somebody else's: without the token, or not to be read.
+                Ok(_) | Err(_) => {}
             }
         }
-        Ok(found)
-    }
-
-    /// At most `limit` of them, each by a descriptor that was opened before the environment was read again.
-    pub(super) fn find_by_token(&self, limit: usize) -> Result<Vec<PidFd>> {
-        let marks = self.marks();
-        let mut found = Vec::new();
-        for pid in self.list_by_token()? {
-            let Some(pidfd) = PidFd::open(pid)? else { continue };
-            if proc::environ_of_any_thread(pid).is_ok_and(|environ| marks.is_on(&environ))
-                && !pidfd.has_exited()?
-            {
-                found.push(pidfd);
-            }
-            if found.len() == limit {
-                break;
-            }
-        }
-        Ok(found)
+        Ok(scan)
     }
 }

@@ -6,11 +6,12 @@
 //! **Guarantees:** bounded: with the default grace, all of it takes less than 7 s. A process that was recorded is signalled
 //! only through a pidfd whose inode is the recorded one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use headcount_sys::pidfd::Delivery;
-use headcount_sys::poll::Interest;
+use headcount_sys::poll::{self, Interest};
 use headcount_sys::proc::{self, State};
 use headcount_sys::{Pid, PidFd, Signal};
 use serde::Serialize;
@@ -19,6 +20,7 @@ use super::Scope;
 use super::census::Census;
 use crate::Result;
 use crate::evidence::Process;
+use crate::tier::Tier;
 use crate::verdict::{self, Dying, Kind, Verdict};
 
 /// How long processes that are already dying may take beyond the grace.
@@ -276,9 +278,16 @@ impl Scope {
             }
             is_empty = self.kill(events, Instant::now() + KILL_WAIT)?;
         }
+        // A process gives up its memory and leaves its cgroup a moment before it is dead: one that no tier shows any more is
+        // given that moment.
+        let deadline = Instant::now() + if is_empty { DYING_WAIT } else { Duration::ZERO };
         for left in leaks.iter_mut() {
             // A leaked zombie was waited for by whoever adopted it, once its parent had ended.
-            let lives = left.kind != Kind::Zombie && self.find(&left.process)?.is_some();
+            let lives = left.kind != Kind::Zombie
+                && match self.find(&left.process)? {
+                    Some(pidfd) => !ends_by(&pidfd, deadline)?,
+                    None => false,
+                };
             left.ended_by = match (lives, left.ended_by) {
                 (true, _) => EndedBy::Unkillable,
                 (false, _) if left.kind == Kind::Zombie => EndedBy::Itself,
@@ -309,6 +318,7 @@ impl Scope {
                     pidfd.signal(Signal::KILL)?;
                 }
             }
+            self.kill_at_sight()?;
             if self.is_empty()? {
                 return Ok(true);
             }
@@ -318,6 +328,28 @@ impl Scope {
             }
             events.wait(&self.interests(), deadline.min(now + RELIST))?;
         }
+    }
+
+    /// Kills without a look at anything but whose it is: a process that re-forks every other millisecond is gone by the time that
+    /// its evidence is read. What is below those that die comes back to this process, and is next.
+    fn kill_at_sight(&mut self) -> Result<()> {
+        if self.tiers.contains(&Tier::Subreaper) {
+            for pid in proc::children(Pid::this())? {
+                // A child's number is its own until this process waits for it.
+                if !self.bystanders.contains(&pid)
+                    && let Some(pidfd) = PidFd::open(pid)?
+                {
+                    pidfd.signal(Signal::KILL)?;
+                }
+            }
+        }
+        if self.tiers.contains(&Tier::Token) {
+            self.scan_for_token(&mut BTreeSet::new(), |pidfd| {
+                pidfd.signal(Signal::KILL)?;
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// A descriptor of a process that was recorded, if it still lives. Where the kernel gives no inodes, it also has to be
@@ -338,6 +370,19 @@ impl Scope {
             }
         };
         Ok((is_same && !pidfd.has_exited()?).then_some(pidfd))
+    }
+}
+
+/// Blocks until a process has ended; `false` at the deadline.
+fn ends_by(pidfd: &PidFd, deadline: Instant) -> Result<bool> {
+    loop {
+        if pidfd.has_exited()? {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        poll::wait(&[Interest::readable(pidfd.as_fd())], poll::Timeout::At(deadline))?;
     }
 }
 

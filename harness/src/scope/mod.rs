@@ -12,6 +12,7 @@ mod ending;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::time::{Duration, Instant};
 
 use headcount_sys::cgroup::{self, Cgroup, Watch};
 use headcount_sys::poll::Interest;
@@ -65,6 +66,9 @@ pub struct Scope {
     /// Processes that only the token showed, and whose end is waited for.
     held: Vec<PidFd>,
 }
+
+/// How long the scan for the token is repeated while processes come and go under it.
+const SCAN_WAIT: Duration = Duration::from_millis(500);
 
 /// The most pidfds that are held to wait for: when these have ended, the rest are looked at again.
 const HELD_LIMIT: usize = 64;
@@ -294,9 +298,36 @@ impl Scope {
         // The scan reads every process of the machine, so it comes last, and not again before those that it found ended.
         self.held.retain(|pidfd| !pidfd.has_exited().unwrap_or(true));
         if self.held.is_empty() {
-            self.held = self.find_by_token(HELD_LIMIT)?;
+            self.held = self.scan_until_quiet()?;
         }
         Ok(self.held.is_empty())
+    }
+
+    /// With a stronger tier in force, which has just said that nothing is left, one scan is enough. On its own, the scan is
+    /// repeated until nothing died under it: only then has it seen everything.
+    fn scan_until_quiet(&mut self) -> Result<Vec<PidFd>> {
+        let is_alone = self.tiers.len() == 1;
+        let deadline = Instant::now() + SCAN_WAIT;
+        let mut dead = BTreeSet::new();
+        loop {
+            let mut found = Vec::new();
+            let scan = self.scan_for_token(&mut dead, |pidfd| {
+                if found.len() < HELD_LIMIT {
+                    found.push(pidfd);
+                }
+                Ok(())
+            })?;
+            if !found.is_empty() || scan == census::Scan::Complete || !is_alone {
+                return Ok(found);
+            }
+            if Instant::now() >= deadline {
+                let reason = "processes came and went during every scan for the run's token";
+                if !self.blind.iter().any(|known| known == reason) {
+                    self.blind.push(reason.to_owned());
+                }
+                return Ok(Vec::new());
+            }
+        }
     }
 
     fn is_populated(&mut self) -> Result<bool> {

@@ -1,0 +1,13 @@
+//! `headcount run` as its users meet it: real programs, real signals, a real terminal.
+
+mod bad_input;
+mod corpus;
+mod signals;
+mod terminal;
+mod transparency;
+
+use headcount_tests::TestContext;
+
+fn context() -> TestContext {
+    TestContext::new(env!("CARGO_BIN_EXE_headcount-under-test"))
+}
