@@ -22,7 +22,7 @@ use headcount_sys::poll::{self, Interest, Timeout};
 use headcount_sys::signal::{self, Receiver};
 use headcount_sys::state;
 use headcount_sys::wait::Change;
-use headcount_sys::witness::{self, Witness};
+use headcount_sys::witness::{self, Counts, Witness};
 use headcount_sys::{Signal, prctl};
 
 use crate::args::Run;
@@ -144,8 +144,8 @@ impl<'a> Gate<'a> {
         let end = loop {
             let received = self.receive()?;
             if !received.is_empty() {
+                let received = self.pass_on(received, &mut witness)?;
                 was_asked_to_stop |= received.iter().any(|signal| signal.is_stop_request());
-                self.pass_on(&received, &mut witness)?;
             }
             let changes = self.scope.reap().map_err(|e| e.chain())?;
             if let Some(end) = changes.iter().copied().find(|change| change.is_end()) {
@@ -179,14 +179,30 @@ impl<'a> Gate<'a> {
         Ok(received)
     }
 
-    fn pass_on(&self, received: &[Signal], witness: &mut Witness) -> Result<(), String> {
-        // Should somebody have ended the witness, a signal twice is better than none.
-        let for_the_group = witness.ask().unwrap_or(0);
-        let Some(command) = self.scope.command() else { return Ok(()) };
-        for signal in received.iter().filter(|signal| !witness::saw(for_the_group, **signal)) {
-            command.signal(*signal).map_err(|e| e.chain())?;
+    /// Passes on what was sent to the gate alone, and not what the whole group got. Returns all that came, which can be more
+    /// than was `received` at first.
+    fn pass_on(&self, mut received: Vec<Signal>, witness: &mut Witness) -> Result<Vec<Signal>, String> {
+        let mut for_the_group = Counts::default();
+        // Until nothing came meanwhile, what the witness saw and what the gate got are not of the same moment. Bounded, against
+        // somebody who sends without pause.
+        for _ in 0..64 {
+            // Should somebody have ended the witness, a signal twice is better than none.
+            for_the_group.add(&witness.ask().unwrap_or_default());
+            witness::barrier();
+            let more = self.receive()?;
+            if more.is_empty() {
+                break;
+            }
+            received.extend(more);
         }
-        Ok(())
+        if let Some(command) = self.scope.command() {
+            for signal in &received {
+                if !for_the_group.take(*signal) {
+                    command.signal(*signal).map_err(|e| e.chain())?;
+                }
+            }
+        }
+        Ok(received)
     }
 
     fn conclude(mut self, command: Change, remark: Option<String>, policy: Policy) -> Status {

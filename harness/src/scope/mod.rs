@@ -190,8 +190,11 @@ impl Scope {
     /// # Errors
     /// As the system says.
     pub fn kill_switch(&self) -> Result<Option<std::fs::File>> {
-        match &self.confinement {
-            Some(confinement) => Ok(confinement.cgroup.kill_switch()?),
+        match self.confinement.as_ref().map(|confinement| confinement.cgroup.kill_switch()) {
+            Some(Ok(switch)) => Ok(switch),
+            // Removed by the command already, which the verdict will say.
+            Some(Err(error)) if error.is_gone() => Ok(None),
+            Some(Err(error)) => Err(error.into()),
             None => Ok(None),
         }
     }

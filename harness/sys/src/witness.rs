@@ -4,12 +4,13 @@
 //! Such a signal must not be passed on a second time; one sent to the gate alone must be. `siginfo` does not tell them
 //! apart. The witness is a second, otherwise idle process in the same group: what reached it too was for the group.
 //!
-//! **Guarantees:** the answer holds for every signal that had reached the gate before it asked. The kernel signals a group's
-//! members under `tasklist_lock`, held for reading; `setpgid` takes it for writing, so once it returns, a group signal
-//! that reached one member has reached all.
+//! **Guarantees:** the answer holds for every signal that had reached the gate before it asked, and after another
+//! [`barrier`] every signal in the answer has reached the gate. The kernel signals a group's members under `tasklist_lock`,
+//! held for reading; `setpgid` takes it for writing, so once it returns, a group signal that reached one member has
+//! reached all.
 //! The witness ends with the gate: at its word, or when the gate dies. In that case it first ends what lives in the
 //! scope's cgroup, so that a gate killed with SIGKILL leaves nothing behind where the cgroup tier is in force.
-//! **Cannot tell:** a signal that was sent twice while the first still waited is one signal, as ever.
+//! **Cannot tell:** a signal that was sent twice while the first still waited is one signal, as ever (real-time ones queue).
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -17,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::{Error, Pid, PidFd, Result, Signal, proc, wait};
+use crate::{Error, Pid, PidFd, Result, Signal, wait};
 
 /// The gate's question.
 const WHAT_CAME: u8 = b'?';
@@ -61,19 +62,17 @@ impl Witness {
         self.process.pid()
     }
 
-    /// The signals that reached the group since the last question, a bit each as in
-    /// [`proc::status::contains`].
+    /// The signals that reached the group since the last question.
     ///
     /// # Errors
     /// If somebody ended the witness.
-    pub fn ask(&mut self) -> Result<u64> {
+    pub fn ask(&mut self) -> Result<Counts> {
         let failed = |e| Error::io("failed to ask the witness", e);
-        // The barrier of the module's guarantee; it changes nothing, and a session's leader is refused after the lock.
-        let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::getpgrp());
+        barrier();
         self.socket.write_all(&[WHAT_CAME]).map_err(failed)?;
-        let mut answer = [0u8; 8];
-        self.socket.read_exact(&mut answer).map_err(failed)?;
-        Ok(u64::from_ne_bytes(answer))
+        let mut counts = Counts::default();
+        self.socket.read_exact(&mut counts.0).map_err(failed)?;
+        Ok(counts)
     }
 
     /// Lets the witness go, and waits for it.
@@ -95,10 +94,47 @@ impl Witness {
     }
 }
 
-/// Whether a signal is in the witness's answer.
-#[must_use]
-pub fn saw(answer: u64, signal: Signal) -> bool {
-    proc::status::contains(answer, signal)
+/// Returns once every signal that reached one member of the group has reached all of them.
+pub fn barrier() {
+    // Changes nothing: the process is in that group. A session's leader is refused, after the lock was taken.
+    let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::getpgrp());
+}
+
+/// How often each signal came, from 1 to 64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts([u8; 64]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+impl Counts {
+    /// Adds another answer.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(other.0) {
+            *sum = sum.saturating_add(more);
+        }
+    }
+
+    /// Takes one signal away; whether it was there.
+    pub fn take(&mut self, signal: Signal) -> bool {
+        let place = usize::try_from(signal.as_raw() - 1).ok();
+        match place.and_then(|place| self.0.get_mut(place)) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn note(&mut self, number: i32) {
+        if let Some(count) = usize::try_from(number - 1).ok().and_then(|place| self.0.get_mut(place)) {
+            *count = count.saturating_add(1);
+        }
+    }
 }
 
 /// The witness's life. Async-signal-safe: it runs after a fork, without exec.
@@ -117,7 +153,7 @@ fn serve(socket: RawFd, kill_switch: Option<RawFd>) -> ! {
         let count = unsafe { libc::read(socket, question.as_mut_ptr().cast(), 1) };
         match (count, question) {
             (1, [WHAT_CAME]) => {
-                let answer = drain().to_ne_bytes();
+                let Counts(answer) = drain();
                 // SAFETY: the buffer is valid for its length.
                 unsafe { libc::write(socket, answer.as_ptr().cast(), answer.len()) };
             }
@@ -147,13 +183,13 @@ fn close_range(first: RawFd, last: RawFd) {
 }
 
 /// Takes all signals that wait, without blocking.
-fn drain() -> u64 {
+fn drain() -> Counts {
     // SAFETY: all-zero bytes are a valid set.
     let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: the set is valid for the write.
     unsafe { libc::sigfillset(&raw mut all) };
     let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut came = 0u64;
+    let mut came = Counts::default();
     // Bounded: real-time signals queue up, and whoever sends them without pause must not keep the gate waiting.
     for _ in 0..4096 {
         // SAFETY: set and timeout are valid for the read; no siginfo is asked for.
@@ -161,7 +197,7 @@ fn drain() -> u64 {
         if signal <= 0 {
             break;
         }
-        came |= 1u64.checked_shl(u32::try_from(signal - 1).unwrap_or(u32::MAX)).unwrap_or(0);
+        came.note(signal);
     }
     came
 }
@@ -169,5 +205,23 @@ fn drain() -> u64 {
 impl AsFd for Witness {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_taken_one_by_one() {
+        let mut counts = Counts::default();
+        counts.note(64);
+        let mut more = Counts::default();
+        more.note(64);
+        more.note(65);
+        counts.add(&more);
+        let last = Signal::new(64).unwrap();
+        assert_eq!([counts.take(last), counts.take(last), counts.take(last)], [true, true, false]);
+        assert!(!counts.take(Signal::TERM));
     }
 }
