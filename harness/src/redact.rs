@@ -26,11 +26,12 @@ pub fn arguments(arguments: &[String]) -> Vec<String> {
     redacted
 }
 
-/// Redacts free text, such as a script or an address.
+/// Redacts free text, such as a script, a header or an address.
 #[must_use]
 pub fn text(text: &str) -> String {
     let mut redacted = String::with_capacity(text.len());
     let mut value_follows = false;
+    let mut was_secret_name = false;
     for piece in text.split_inclusive(is_delimiter) {
         let (word, delimiter) = match piece.char_indices().next_back() {
             Some((at, last)) if is_delimiter(last) => piece.split_at(at),
@@ -40,19 +41,28 @@ pub fn text(text: &str) -> String {
             redacted.push_str(delimiter);
             continue;
         }
-        if value_follows && !word.starts_with("--") {
+        if value_follows && is_scheme(word) {
+            // `Authorization: Bearer …`: the word after the next.
+            redacted.push_str(word);
+        } else if value_follows && !word.starts_with("--") {
             redacted.push_str(REDACTED);
             value_follows = false;
         } else {
-            // `Authorization: Bearer …` and `--password …` announce the next word.
-            let announces = matches!(word, "Bearer" | "bearer" | "Basic" | "basic")
-                || (is_option(word) && is_secret_name(word));
             redacted.push_str(&word_redacted(word));
-            value_follows = announces;
+            // `--password …`, `PASSWORD='…'`, `password: …`, `"password": "…"`, `Bearer …`
+            value_follows = is_scheme(word)
+                || (is_option(word) && is_secret_name(word))
+                || word.strip_suffix(['=', ':']).is_some_and(|name| was_secret_name || is_secret_name(name));
+            was_secret_name = is_secret_name(word);
         }
         redacted.push_str(delimiter);
     }
     redacted
+}
+
+/// The words that stand between `Authorization:` and what it authorises with.
+fn is_scheme(word: &str) -> bool {
+    ["bearer", "basic", "token"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme))
 }
 
 fn is_delimiter(character: char) -> bool {
@@ -72,10 +82,11 @@ fn word_redacted(word: &str) -> String {
         }
         return format!("{name}={}", address_redacted(value));
     }
-    // `password:hunter2`, but not `https://…` and not `file:line`.
+    // `password:hunter2`, but not `https://…`, `test_auth.py:12` and `auth::token`.
     if let Some((name, value)) = word.split_once(':')
         && !value.is_empty()
-        && !value.starts_with("//")
+        && !value.starts_with([':', '/'])
+        && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')
         && is_secret_name(name)
     {
         return format!("{name}:{REDACTED}");
@@ -214,7 +225,13 @@ mod tests {
             (&["x", "--apiKey=hunter2"], "x --apiKey=[redacted]"),
             (&["x", "AWS_SECRET_ACCESS_KEY=hunter2"], "x AWS_SECRET_ACCESS_KEY=[redacted]"),
             (&["x", "PGPASSWORD=hunter2"], "x PGPASSWORD=[redacted]"),
-            (&["sh", "-c", "TOKEN='hunter2' run --secret hunter2; next"], "sh -c TOKEN=[redacted]"),
+            (
+                &["sh", "-c", "TOKEN='hunter2' run --secret hunter2; next"],
+                "sh -c TOKEN='[redacted]' run --secret [redacted]; next",
+            ),
+            (&["x", "{\"password\": \"hunter2\", \"a\": 1}"], "x {\"password\": \"[redacted]\", \"a\": 1}"),
+            (&["x", "password: hunter2"], "x password: [redacted]"),
+            (&["x", "secret:hunter2"], "x secret:[redacted]"),
             (&["x", "http://h/?token=hunter2&a=b"], "x http://h/?token=[redacted]&a=b"),
             (&["x", "postgres://u:hunter2@h/db"], "x postgres://u:[redacted]@h/db"),
             (&["x", "--dsn=postgres://u:hunt@er2@h/db"], "x --dsn=postgres://u:[redacted]@h/db"),

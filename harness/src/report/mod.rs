@@ -291,6 +291,8 @@ fn in_tree_order(leaks: &[Left]) -> Vec<&Left> {
         below.sort_by_key(by_age);
         pending.extend(below);
     }
+    // Parents that are each other's: numbers changed hands between two looks. They are told of all the same.
+    ordered.extend(children.into_values().flatten());
     ordered
 }
 
@@ -369,4 +371,144 @@ fn ancestors(process: &Process, by_pid: &BTreeMap<Pid, &Left>) -> Vec<Ancestor> 
         next = parent.ppid;
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::evidence::Life;
+    use crate::verdict::tests::process;
+
+    fn surroundings() -> Surroundings {
+        Surroundings {
+            kernel: "6.18.0".to_owned(),
+            host: Some("builder".to_owned()),
+            users: BTreeMap::from([(0, "root".to_owned())]),
+            now: UNIX_EPOCH + Duration::from_secs(1_795_000_000),
+            now_ticks: 300,
+            ticks_per_second: 100,
+            page_size: 4096,
+            session: 1,
+            process_group: 1,
+        }
+    }
+
+    fn report(verdict: Verdict, leaks: Vec<Left>, reasons: &[&str]) -> Report {
+        let conclusion = Conclusion {
+            verdict,
+            reasons: reasons.iter().map(|reason| (*reason).to_owned()).collect(),
+            leaks,
+            settle: Duration::from_millis(1000),
+            evidence: Duration::from_millis(12),
+            ending: Duration::from_millis(34),
+        };
+        let missing = MissingTier { tier: Tier::Cgroup, reason: "permission denied".to_owned() };
+        let findings = Findings {
+            run_id: "00112233445566778899aabbccddeeff",
+            command: &["pytest".into(), "-q".into(), "--token=hunter2".into()],
+            exit: Exit { code: Some(0), signal: None },
+            tiers: vec![Tier::Subreaper, Tier::Token],
+            missing_tiers: vec![missing],
+            conclusion: &conclusion,
+            adopted_zombies: 2,
+        };
+        Report::new(&findings, &surroundings())
+    }
+
+    fn leaked() -> Report {
+        let mut server = process(40, 1, Life::Alive);
+        server.argv = ["python3", "-m", "http.server", "--password", "hunter2"]
+            .map(|word| word.as_bytes().to_vec())
+            .into();
+        server.session = Some(40);
+        server.listening = vec![b"tcp 127.0.0.1:8000".to_vec()];
+        server.test =
+            Some(TestId { runner: "pytest".into(), id: "tests/test_api.py::test_serves (call)".into() });
+        server.seen_by = vec![Tier::Subreaper];
+        let mut below = process(41, 40, Life::Alive);
+        below.argv = vec![b"sleep".to_vec(), b"\x1b[31m\xff".to_vec()];
+        below.cwd = Some(b"/srv/a\\b\xfe".to_vec());
+        below.has_token = Some(false);
+        let mut dead = process(42, 40, Life::Dead);
+        dead.argv = Vec::new();
+        // Found in another order than they are told in.
+        let left = |kind, process, ended_by| Left { kind, process, ended_by };
+        report(
+            Verdict::Leaked,
+            vec![
+                left(Kind::Zombie, dead, EndedBy::Itself),
+                left(Kind::Straggler, below, EndedBy::Kill),
+                left(Kind::Orphan, server, EndedBy::Term),
+            ],
+            &[],
+        )
+    }
+
+    /// One redactor for all snapshots: colours become tags, and the version is the workspace's.
+    fn redacted(text: &str) -> String {
+        let text = text.replace("\u{1b}[0m", "⟧").replace(env!("CARGO_PKG_VERSION"), "[version]");
+        let mut shown = String::new();
+        let mut rest = text.as_str();
+        while let Some(at) = rest.find("\u{1b}[") {
+            shown.push_str(&rest[..at]);
+            shown.push('⟦');
+            let after = &rest[at..];
+            rest = after.find('m').map_or("", |end| &after[end + 1..]);
+        }
+        shown + rest
+    }
+
+    #[test]
+    fn a_leak_is_told_to_people() {
+        insta::assert_snapshot!(redacted(&text::render(&leaked(), "exits with 23")));
+    }
+
+    #[test]
+    fn a_leak_is_told_to_machines() {
+        insta::assert_snapshot!(redacted(&json::render(&leaked())));
+    }
+
+    #[test]
+    fn clean_is_one_line() {
+        insta::assert_snapshot!(redacted(&text::render(
+            &report(Verdict::Clean, vec![], &[]),
+            "exits with 0"
+        )));
+    }
+
+    #[test]
+    fn inconclusive_says_why() {
+        let reasons = ["the scope's cgroup vanished during the run"];
+        insta::assert_snapshot!(redacted(&text::render(
+            &report(Verdict::Inconclusive, vec![], &reasons),
+            "exits with 24"
+        )));
+    }
+
+    #[test]
+    fn hundreds_are_counted_by_command_line() {
+        let many = (100..400).map(|pid| Left {
+            kind: Kind::Orphan,
+            process: process(pid, 1, Life::Alive),
+            ended_by: EndedBy::Term,
+        });
+        let text = redacted(&text::render(&report(Verdict::Leaked, many.collect(), &[]), "exits with 23"));
+        assert!(text.contains("300 processes"), "{text}");
+        assert!(text.contains("and 280 more:\n  280 × orphan sleep 60"), "{text}");
+        assert!(text.lines().count() < 120, "{} lines", text.lines().count());
+    }
+
+    #[test]
+    fn a_chain_of_parents_that_bites_its_tail_ends() {
+        let loops = [(10, 11), (11, 10)].map(|(pid, ppid)| Left {
+            kind: Kind::Straggler,
+            process: process(pid, ppid, Life::Alive),
+            ended_by: EndedBy::Term,
+        });
+        let report = report(Verdict::Leaked, loops.into(), &[]);
+        assert_eq!(report.leaks.len(), 2, "both are told of: {report:?}");
+        assert!(report.leaks.iter().all(|leak| leak.spawned_by.len() <= 2));
+    }
 }

@@ -153,12 +153,12 @@ impl Scope {
         dead: &mut BTreeSet<Pid>,
         mut found: impl FnMut(PidFd) -> Result<()>,
     ) -> Result<Scan> {
-        let marks = self.marks();
+        let (marks, this) = (self.marks(), Pid::this());
         let mut pids = proc::processes()?;
         pids.sort_unstable_by(|a, b| b.cmp(a));
         let mut scan = Scan::Complete;
         for pid in pids {
-            if pid == Pid::this() || self.bystanders.contains(&pid) {
+            if pid == this || self.bystanders.contains(&pid) {
                 continue;
             }
             match proc::environ_of_any_thread(pid) {

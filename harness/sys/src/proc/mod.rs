@@ -88,7 +88,8 @@ fn path(pid: Pid, file: &str) -> PathBuf {
 /// As the system says; a process that ended meanwhile is [`Error::is_gone`].
 pub fn read(path: &std::path::Path) -> Result<Vec<u8>> {
     let failed = |e| Error::io(format!("failed to read {}", path.display()), e);
-    let mut content = Vec::new();
+    // Room for most files, so that one read takes all of it and a second one sees the end.
+    let mut content = Vec::with_capacity(4096);
     File::open(path).map_err(failed)?.take(READ_LIMIT).read_to_end(&mut content).map_err(failed)?;
     Ok(content)
 }
@@ -160,12 +161,14 @@ pub fn environ_of_any_thread(pid: Pid) -> Result<Vec<u8>> {
         Ok(content) => return Ok(content),
         Err(error) => error,
     };
+    // One more file tells kernel threads, which are many and have none, from a process whose main thread has ended.
     let own = nix::unistd::geteuid();
     let may_read =
-        own.is_root() || std::fs::metadata(path(pid, "")).is_ok_and(|meta| meta.uid() == own.as_raw());
-    match may_read.then(|| living_thread(pid)).transpose()?.flatten() {
-        Some(thread) if thread != pid => environ(thread),
-        _ => Err(refused),
+        || own.is_root() || std::fs::metadata(path(pid, "")).is_ok_and(|meta| meta.uid() == own.as_raw());
+    let is_headless = may_read() && stat(pid).is_ok_and(|stat| stat.state.is_dead() && stat.threads > 1);
+    match is_headless.then(|| living_thread(pid)).transpose()?.flatten() {
+        Some(thread) => environ(thread),
+        None => Err(refused),
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Stat {
     pub flags: u64,
     /// Processor time used, user and system together, in clock ticks.
     pub cpu_ticks: u64,
+    /// How many threads it has; a main thread that has ended counts while others live.
+    pub threads: u64,
     /// When it started, in clock ticks since boot.
     pub start_ticks: u64,
     /// Resident memory in pages.
@@ -115,6 +117,7 @@ impl Stat {
             flags: number(field(9), "flags")?,
             cpu_ticks: number::<u64>(field(14), "user time")?
                 .saturating_add(number(field(15), "system time")?),
+            threads: u64::try_from(signed(20, "threads")?).unwrap_or(0),
             start_ticks: number(field(22), "start time")?,
             rss_pages: u64::try_from(signed(24, "resident memory")?).unwrap_or(0),
         })
