@@ -188,7 +188,7 @@ impl Reader {
             session: Some(stat.session),
             process_group: Some(stat.process_group),
             cpu_ticks: stat.cpu_ticks,
-            rss_pages: stat.rss_pages,
+            rss_pages: proc::resident_pages(pid).unwrap_or(0),
             missing: Vec::new(),
             ..Process::hidden(pidfd)?
         };

@@ -41,20 +41,21 @@ fn sysinfo_reads_the_same() {
         .with_memory();
     // It still loads its libraries: both are compared for a moment at which nothing changed between two looks of ours.
     let mut system = System::new().unwrap();
-    let stat = loop {
-        let before = proc::stat(pid).unwrap();
+    let resident = loop {
+        let before = proc::resident_pages(pid).unwrap();
         drop(system.refresh_processes_specifics(ProcessesToUpdate::Some(&[theirs]), true, kind));
-        if proc::stat(pid).unwrap().rss_pages == before.rss_pages {
+        if proc::resident_pages(pid).unwrap() == before {
             break before;
         }
     };
+    let stat = proc::stat(pid).unwrap();
     let theirs = system.process(theirs).unwrap();
     let status = proc::status(pid).unwrap();
     assert_eq!(stat.name, theirs.name().as_encoded_bytes());
     assert_eq!(Some(stat.ppid), theirs.parent().map(|parent| i32::try_from(parent.as_u32()).unwrap()));
     assert_eq!(stat.session, i32::try_from(theirs.session_id().unwrap().as_u32()).unwrap());
     assert_eq!(Some(status.uid), theirs.user_id().map(|uid| **uid));
-    assert_eq!(stat.rss_pages * proc::page_size(), theirs.memory());
+    assert_eq!(resident * proc::page_size(), theirs.memory());
     assert_eq!(proc::link(pid, "cwd").unwrap(), theirs.cwd().unwrap().as_os_str().as_encoded_bytes());
     assert_eq!(proc::link(pid, "exe").unwrap(), theirs.exe().unwrap().as_os_str().as_encoded_bytes());
     let environ: Vec<Vec<u8>> =
