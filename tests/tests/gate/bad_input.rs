@@ -144,9 +144,9 @@ fn a_state_folder_that_is_not_ones_own_is_refused() {
 }
 
 fn chown_like(model: &std::path::Path, path: &std::path::Path) {
-    let meta = fs::metadata(model).unwrap();
+    let meta = fs::metadata(model).expect("a model");
     let (uid, gid) = (std::os::unix::fs::MetadataExt::uid(&meta), std::os::unix::fs::MetadataExt::gid(&meta));
-    chown(path, Some(uid), Some(gid)).unwrap();
+    chown(path, Some(uid), Some(gid)).expect("the owner can be changed");
 }
 
 #[test]
