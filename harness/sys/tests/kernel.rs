@@ -1,4 +1,5 @@
 //! The crate against the running kernel, with sysinfo as an independent reader of the same files.
+#![expect(clippy::unwrap_used, reason = "functions of a test are tests too")]
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -43,7 +44,7 @@ fn sysinfo_reads_the_same() {
     let mut system = System::new().unwrap();
     let resident = loop {
         let before = proc::resident_pages(pid).unwrap();
-        drop(system.refresh_processes_specifics(ProcessesToUpdate::Some(&[theirs]), true, kind));
+        let _ = system.refresh_processes_specifics(ProcessesToUpdate::Some(&[theirs]), true, kind);
         if proc::resident_pages(pid).unwrap() == before {
             break before;
         }

@@ -235,7 +235,7 @@ fn numbers_in(path: &std::path::Path) -> Result<Vec<Pid>> {
 /// `/proc/PID/task/TID/stat` and `status`, for the state of one thread.
 ///
 /// # Errors
-/// As [`stat`].
+/// As [`stat()`].
 pub fn thread(pid: Pid, thread: Pid) -> Result<(Stat, Status)> {
     let stat_path = path(pid, &format!("task/{thread}/stat"));
     let status_path = path(pid, &format!("task/{thread}/status"));
