@@ -48,7 +48,7 @@ tape() {
   }
   local status=0
   (cd "$CACHE/tape/package" && "$GATE" run --timeout 10m --report json="$CACHE/tape.json" -- \
-    node_modules/.bin/tap --no-coverage -j2 --reporter=dot test/*.js >"$CACHE/tape.out") || status=$?
+    node_modules/.bin/tap --no-coverage --reporter=dot test/*.js >"$CACHE/tape.out") || status=$?
   tail -n 6 "$CACHE/tape.out"
   report tape "$status"
 }

@@ -75,18 +75,30 @@ impl<'a> Gate<'a> {
     }
 
     fn run(mut self) -> Status {
-        match self.start() {
-            Ok(()) => {}
-            Err(error) => return self.not_started(&error),
+        // Before the command: from its first instruction on, there is somebody to end what it starts if the gate is killed.
+        let witness = match self.witness() {
+            Ok(witness) => witness,
+            Err(error) => return self.not_started(&StartError::Start(error)),
+        };
+        if let Err(error) = self.start() {
+            drop(witness.dismiss());
+            return self.not_started(&error);
         }
         let policy = Policy { on_leak: self.args.on_leak, leak_exit_code: self.args.leak_exit_code };
-        match self.supervise() {
+        match self.supervise(witness) {
             Ok((command, remark)) => self.conclude(command, remark, policy),
             Err(message) => {
                 output::error(&message);
                 Status::Code(exit::FAILED)
             }
         }
+    }
+
+    fn witness(&mut self) -> Result<Witness, Error> {
+        let kill_switch = self.scope.kill_switch()?;
+        let witness = Witness::start(kill_switch.as_ref())?;
+        self.scope.pass_over(witness.pid());
+        Ok(witness)
     }
 
     fn start(&mut self) -> Result<(), StartError> {
@@ -132,13 +144,13 @@ impl<'a> Gate<'a> {
     }
 
     /// Waits for the command's end. Returns it, and what is to be remarked on it.
-    fn supervise(&mut self) -> Result<(Change, Option<String>), String> {
+    fn supervise(&mut self, mut witness: Witness) -> Result<(Change, Option<String>), String> {
         let inherited = std::mem::replace(&mut self.inherited, Inherited::none());
         inherited.release().map_err(|e| e.chain())?;
-        let kill_switch = self.scope.kill_switch().map_err(|e| e.chain())?;
-        let mut witness = Witness::start(kill_switch.as_ref()).map_err(|e| e.chain())?;
-        drop(kill_switch);
-        self.scope.pass_over(witness.pid());
+        // What came before the command was there did not reach it, whoever else it was for.
+        let received = self.receive()?;
+        let (early, _) = self.sort(received, &mut witness)?;
+        self.send_all(&early)?;
         let mut limit = self.args.timeout.map(|timeout| Limit::new(Instant::now() + timeout));
         let mut was_asked_to_stop = false;
         let end = loop {
@@ -181,7 +193,20 @@ impl<'a> Gate<'a> {
 
     /// Passes on what was sent to the gate alone, and not what the whole group got. Returns all that came, which can be more
     /// than was `received` at first.
-    fn pass_on(&self, mut received: Vec<Signal>, witness: &mut Witness) -> Result<Vec<Signal>, String> {
+    fn pass_on(&self, received: Vec<Signal>, witness: &mut Witness) -> Result<Vec<Signal>, String> {
+        let (received, mut for_the_group) = self.sort(received, witness)?;
+        let for_the_gate: Vec<Signal> =
+            received.iter().copied().filter(|signal| !for_the_group.take(*signal)).collect();
+        self.send_all(&for_the_gate)?;
+        Ok(received)
+    }
+
+    /// Everything that came up to one moment, and how much of it was for the group.
+    fn sort(
+        &self,
+        mut received: Vec<Signal>,
+        witness: &mut Witness,
+    ) -> Result<(Vec<Signal>, Counts), String> {
         let mut for_the_group = Counts::default();
         // Until nothing came meanwhile, what the witness saw and what the gate got are not of the same moment. Bounded, against
         // somebody who sends without pause.
@@ -195,14 +220,16 @@ impl<'a> Gate<'a> {
             }
             received.extend(more);
         }
+        Ok((received, for_the_group))
+    }
+
+    fn send_all(&self, signals: &[Signal]) -> Result<(), String> {
         if let Some(command) = self.scope.command() {
-            for signal in &received {
-                if !for_the_group.take(*signal) {
-                    command.signal(*signal).map_err(|e| e.chain())?;
-                }
+            for signal in signals {
+                command.signal(*signal).map_err(|e| e.chain())?;
             }
         }
-        Ok(received)
+        Ok(())
     }
 
     fn conclude(mut self, command: Change, remark: Option<String>, policy: Policy) -> Status {
