@@ -144,7 +144,14 @@ impl FromStr for ReportTo {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error} (for example 500ms, 2s, 1m)"))
+    let parsed =
+        humantime::parse_duration(text).map_err(|error| format!("{error} (for example 500ms, 2s, 1m)"))?;
+    // Far beyond any use, and far below what a clock can count.
+    if parsed > Duration::from_secs(1000 * 24 * 3600) {
+        Err("more than 1000 days".to_owned())
+    } else {
+        Ok(parsed)
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +178,7 @@ mod tests {
         for (line, part) in [
             ("headcount run --no-such -- true", "--no-such"),
             ("headcount run --grace 5 -- true", "for example 500ms"),
+            ("headcount run --timeout 300000000000y -- true", "more than 1000 days"),
             ("headcount run --report xml -- true", "there are text and json"),
             ("headcount run --report json= -- true", "no file"),
             ("headcount run --tier cgroups -- true", "there are cgroup"),

@@ -1,11 +1,16 @@
 //! Where reports go.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use anstream::AutoStream;
+use anstream::adapter::strip_str;
+use anstream::{AutoStream, ColorChoice};
 use headcount::report::{Report, json, text};
+
+use headcount_sys::poll::{self, Interest, Timeout};
 
 use crate::args::{Format, ReportTo};
 
@@ -28,7 +33,12 @@ impl Reports {
             let file = match &report.file {
                 None => None,
                 Some(path) => {
-                    let opened = OpenOptions::new().write(true).create(true).truncate(true).open(path);
+                    let opened = match path.to_str() {
+                        // Opened anew, a file would be cut, and written from its beginning over what the command writes.
+                        Some("/dev/stdout") => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+                        Some("/dev/stderr") => io::stderr().as_fd().try_clone_to_owned().map(File::from),
+                        _ => OpenOptions::new().write(true).create(true).truncate(true).open(path),
+                    };
                     let file = opened.map_err(|error| {
                         format!("failed to open report file {}: {}", path.display(), plain(&error))
                     })?;
@@ -58,11 +68,10 @@ impl Reports {
                 Format::Json => json::render(report),
             };
             match file {
-                // If stderr is gone, there is nobody to tell.
-                None => drop(stderr().write_all(content.as_bytes())),
+                None => say(&content, format == Format::Text),
                 Some((path, file)) => {
                     let written = match format {
-                        Format::Text => AutoStream::never(file).write_all(content.as_bytes()),
+                        Format::Text => { file }.write_all(strip_str(&content).to_string().as_bytes()),
                         Format::Json => { file }.write_all(content.as_bytes()),
                     };
                     if let Err(error) = written
@@ -81,13 +90,35 @@ impl Reports {
 /// Says what went wrong with headcount itself.
 pub fn error(message: &str) {
     let message = headcount::text::printable(message);
-    // If stderr is gone, there is nobody to tell.
-    drop(writeln!(stderr(), "headcount: error: {message}"));
+    say(&format!("headcount: error: {message}\n"), false);
 }
 
-/// Colours on a terminal only, and as `NO_COLOR` and the like say.
-fn stderr() -> AutoStream<io::Stderr> {
-    AutoStream::auto(io::stderr())
+/// How long a full pipe on stderr is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Writes to stderr, in one piece, so that several gates do not tear each other's lines. Colours stay on a terminal only, and as
+/// `NO_COLOR` and the like say. If stderr is gone, there is nobody to tell.
+fn say(content: &str, is_coloured: bool) {
+    let plain = is_coloured && AutoStream::choice(&io::stderr()) == ColorChoice::Never;
+    let content = if plain { strip_str(content).to_string() } else { content.to_owned() };
+    let mut rest = content.as_bytes();
+    let deadline = Instant::now() + PATIENCE;
+    while !rest.is_empty() {
+        match io::stderr().write(rest) {
+            Ok(0) => return,
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The command has set the pipe that it shares with the gate to not block, and filled it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                let stderr = io::stderr();
+                let room = [Interest::writable(stderr.as_fd())];
+                if poll::wait(&room, Timeout::At(deadline)).is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
 }
 
 /// The system's words without Rust's `(os error N)`.

@@ -11,7 +11,6 @@
 //! **Cannot do:** SIGSTOP and SIGKILL cannot be passed on. A gate killed with SIGKILL takes its command with it (by
 //! parent-death signal), and with the cgroup tier everything else that the command started.
 
-use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use headcount::report::{Exit, Findings, Report, Surroundings};
@@ -22,7 +21,7 @@ use headcount_sys::poll::{self, Interest, Timeout};
 use headcount_sys::signal::{self, Receiver};
 use headcount_sys::state;
 use headcount_sys::wait::Change;
-use headcount_sys::witness::{self, Counts, Witness};
+use headcount_sys::witness::{Group, Witness};
 use headcount_sys::{Signal, prctl};
 
 use crate::args::Run;
@@ -75,7 +74,7 @@ impl<'a> Gate<'a> {
     }
 
     fn run(mut self) -> Status {
-        // Before the command: from its first instruction on, there is somebody to end what it starts if the gate is killed.
+        // Before the command, so that nothing happens between its start and this loop.
         let witness = match self.witness() {
             Ok(witness) => witness,
             Err(error) => return self.not_started(&StartError::Start(error)),
@@ -95,8 +94,7 @@ impl<'a> Gate<'a> {
     }
 
     fn witness(&mut self) -> Result<Witness, Error> {
-        let kill_switch = self.scope.kill_switch()?;
-        let witness = Witness::start(kill_switch.as_ref())?;
+        let witness = Witness::start()?;
         self.scope.pass_over(witness.pid());
         Ok(witness)
     }
@@ -126,6 +124,7 @@ impl<'a> Gate<'a> {
             verdict: Verdict::Inconclusive,
             reasons: vec![message],
             leaks: Vec::new(),
+            taken_ticks: 0,
             settle: std::time::Duration::ZERO,
             evidence: std::time::Duration::ZERO,
             ending: std::time::Duration::ZERO,
@@ -148,17 +147,17 @@ impl<'a> Gate<'a> {
         let inherited = std::mem::replace(&mut self.inherited, Inherited::none());
         inherited.release().map_err(|e| e.chain())?;
         // What came before the command was there did not reach it, whoever else it was for.
-        let received = self.receive()?;
-        let (early, _) = self.sort(received, &mut witness)?;
+        let mut group = Group::default();
+        let (_, early) = group.look(&mut witness, || self.receive())?;
         self.send_all(&early)?;
         let mut limit = self.args.timeout.map(|timeout| Limit::new(Instant::now() + timeout));
         let mut was_asked_to_stop = false;
         let end = loop {
-            let received = self.receive()?;
-            if !received.is_empty() {
-                let received = self.pass_on(received, &mut witness)?;
+            if self.receiver.is_waiting().map_err(|e| e.chain())? {
+                let received = self.pass_on(&mut witness, &mut group)?;
                 was_asked_to_stop |= received.iter().any(|signal| signal.is_stop_request());
             }
+            self.receiver.forget_children().map_err(|e| e.chain())?;
             let changes = self.scope.reap().map_err(|e| e.chain())?;
             if let Some(end) = changes.iter().copied().find(|change| change.is_end()) {
                 break end;
@@ -174,53 +173,30 @@ impl<'a> Gate<'a> {
                 limit.enforce(self)?;
             }
             let timeout = limit.as_ref().and_then(Limit::next).map_or(Timeout::Never, Timeout::At);
-            poll::wait(&[Interest::readable(self.receiver.as_fd())], timeout).map_err(|e| e.chain())?;
+            poll::wait(&self.receiver.interests(), timeout).map_err(|e| e.chain())?;
         };
+        let pid = witness.pid();
         witness.dismiss().map_err(|e| e.chain())?;
+        self.scope.no_longer_pass_over(pid);
         Ok((end, limit.and_then(|limit| limit.remark)))
     }
 
-    /// Every signal that waits, but for SIGCHLD, which only says that there is something to reap.
+    /// Every signal that waits, but for SIGCHLD.
     fn receive(&self) -> Result<Vec<Signal>, String> {
         let mut received = Vec::new();
         while let Some(one) = self.receiver.next().map_err(|e| e.chain())? {
-            if one.signal != Signal::CHLD {
-                received.push(one.signal);
-            }
+            received.push(one.signal);
         }
         Ok(received)
     }
 
-    /// Passes on what was sent to the gate alone, and not what the whole group got. Returns all that came, which can be more
-    /// than was `received` at first.
-    fn pass_on(&self, received: Vec<Signal>, witness: &mut Witness) -> Result<Vec<Signal>, String> {
-        let (received, mut for_the_group) = self.sort(received, witness)?;
-        let for_the_gate: Vec<Signal> =
-            received.iter().copied().filter(|signal| !for_the_group.take(*signal)).collect();
-        self.send_all(&for_the_gate)?;
-        Ok(received)
-    }
-
-    /// Everything that came up to one moment, and how much of it was for the group.
-    fn sort(
-        &self,
-        mut received: Vec<Signal>,
-        witness: &mut Witness,
-    ) -> Result<(Vec<Signal>, Counts), String> {
-        let mut for_the_group = Counts::default();
-        // Until nothing came meanwhile, what the witness saw and what the gate got are not of the same moment. Bounded, against
-        // somebody who sends without pause.
-        for _ in 0..64 {
-            // Should somebody have ended the witness, a signal twice is better than none.
-            for_the_group.add(&witness.ask().unwrap_or_default());
-            witness::barrier();
-            let more = self.receive()?;
-            if more.is_empty() {
-                break;
-            }
-            received.extend(more);
-        }
-        Ok((received, for_the_group))
+    /// Passes on what was sent to the gate alone, and not what the whole group got. Returns all that came.
+    fn pass_on(&self, witness: &mut Witness, group: &mut Group) -> Result<Vec<Signal>, String> {
+        let (alone, all) = group.look(witness, || self.receive())?;
+        // A command that went to a group of its own (`setsid`, `timeout`, a shell with job control) got none of it.
+        let is_reached = self.scope.command().is_some_and(|command| prctl::shares_group(command.pid()));
+        self.send_all(if is_reached { &alone } else { &all })?;
+        Ok(all)
     }
 
     fn send_all(&self, signals: &[Signal]) -> Result<(), String> {
@@ -299,11 +275,12 @@ struct Listener<'a> {
 
 impl Events for Listener<'_> {
     fn wait(&mut self, interests: &[Interest<'_>], deadline: Instant) -> headcount::Result<()> {
-        let mut all = vec![Interest::readable(self.receiver.as_fd())];
+        let mut all = self.receiver.interests().to_vec();
         all.extend_from_slice(interests);
         poll::wait(&all, Timeout::At(deadline))?;
+        self.receiver.forget_children()?;
         while let Some(one) = self.receiver.next()? {
-            self.is_hurried |= one.signal == Signal::INT || one.signal == Signal::TERM;
+            self.is_hurried |= one.signal.is_end_request();
         }
         Ok(())
     }

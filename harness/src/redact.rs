@@ -13,6 +13,7 @@ pub const REDACTED: &str = "[redacted]";
 pub fn arguments(arguments: &[String]) -> Vec<String> {
     let mut redacted = Vec::with_capacity(arguments.len());
     let mut value_follows = false;
+    let mut is_user = false;
     for argument in arguments {
         // `--password --verbose`: the next option is no value.
         if value_follows && !argument.starts_with("--") {
@@ -21,9 +22,29 @@ pub fn arguments(arguments: &[String]) -> Vec<String> {
             continue;
         }
         value_follows = is_option(argument) && is_secret_name(argument);
-        redacted.push(text(argument));
+        redacted.push(argument_redacted(argument, is_user));
+        // `curl -u user:password`
+        is_user = matches!(argument.as_str(), "-u" | "--user" | "--proxy-user");
     }
     redacted
+}
+
+fn argument_redacted(argument: &str, is_user: bool) -> String {
+    if is_user && let Some((user, _)) = argument.split_once(':') {
+        return format!("{user}:{REDACTED}");
+    }
+    // The value of a whole argument ends where the argument does, whatever it holds.
+    match argument.split_once('=') {
+        Some((name, value))
+            if !value.is_empty()
+                && !name.contains(is_delimiter)
+                && !name.contains('/')
+                && is_secret_name(name) =>
+        {
+            format!("{name}={REDACTED}")
+        }
+        _ => text(argument),
+    }
 }
 
 /// Redacts free text, such as a script, a header or an address.
@@ -110,7 +131,8 @@ fn address_redacted(word: &str) -> String {
     let user_info = &authority[..at];
     let kept = match user_info.split_once(':') {
         Some((user, _)) => format!("{user}:{REDACTED}"),
-        None if is_known_token(user_info) => REDACTED.to_owned(),
+        // A user's name is short; what stands alone and is long is a token.
+        None if is_known_token(user_info) || user_info.len() >= 20 => REDACTED.to_owned(),
         None => user_info.to_owned(),
     };
     format!("{}{kept}{}", &word[..start], &authority[at..])
@@ -153,7 +175,9 @@ fn is_secret_name(name: &str) -> bool {
     let glued = parts.concat();
     parts.iter().any(|part| SECRET_WORDS.contains(&part.as_str()))
         || (last == "key" && parts.iter().any(|part| KEY_WORDS.contains(&part.as_str())))
-        || ["password", "passwd", "apikey", "secret"].iter().any(|word| glued.ends_with(word))
+        || ["password", "passwd", "apikey", "secret", "token", "sshpass"].iter().any(|word| glued.ends_with(word))
+        // `MYSQL_PWD`, but not the working folder's `PWD` and `OLDPWD`.
+        || (last == "pwd" && parts.len() > 1)
 }
 
 /// `--apiKey`, `API_KEY` and `api.key` are all `api`, `key`.
@@ -227,10 +251,23 @@ mod tests {
             (&["x", "PGPASSWORD=hunter2"], "x PGPASSWORD=[redacted]"),
             (
                 &["sh", "-c", "TOKEN='hunter2' run --secret hunter2; next"],
-                "sh -c TOKEN='[redacted]' run --secret [redacted]; next",
+                // A whole argument that begins like one assignment: where its value ends is anybody's guess.
+                "sh -c TOKEN=[redacted]",
             ),
             (&["x", "{\"password\": \"hunter2\", \"a\": 1}"], "x {\"password\": \"[redacted]\", \"a\": 1}"),
+            (
+                &["sh", "-c", "a; TOKEN='hunter2' run --secret hunter2; next"],
+                "sh -c a; TOKEN='[redacted]' run --secret [redacted]; next",
+            ),
             (&["x", "password: hunter2"], "x password: [redacted]"),
+            (&["x", "--password=correct,hunter2 and more"], "x --password=[redacted]"),
+            (&["x", "PGPASSWORD=hun&hunter2"], "x PGPASSWORD=[redacted]"),
+            (&["x", "MYSQL_PWD=hunter2", "SSHPASS=hunter2"], "x MYSQL_PWD=[redacted] SSHPASS=[redacted]"),
+            (&["x", "-Dtoken=hunter2", "--authtoken=hunter2"], "x -Dtoken=[redacted] --authtoken=[redacted]"),
+            (&["x", "X-Api-Key: hunter2"], "x X-Api-Key: [redacted]"),
+            (&["x", "Authorization: token hunter2"], "x Authorization: token [redacted]"),
+            (&["curl", "-u", "me:hunter2"], "curl -u me:[redacted]"),
+            (&["x", "https://0123456789hunter2abcdef@h/"], "x https://[redacted]@h/"),
             (&["x", "secret:hunter2"], "x secret:[redacted]"),
             (&["x", "http://h/?token=hunter2&a=b"], "x http://h/?token=[redacted]&a=b"),
             (&["x", "postgres://u:hunter2@h/db"], "x postgres://u:[redacted]@h/db"),
@@ -249,6 +286,7 @@ mod tests {
         for plain in [
             &["pytest", "-q", "--max-tokens=100", "tests/test_auth.py::test_token"][..],
             &["ssh", "git@host:repo"],
+            &["env", "PWD=/srv", "OLDPWD=/"],
             &["x", "--token-file", "/run/token", "--key", "value"],
             &["python3", "-m", "http.server", "--bind=127.0.0.1"],
             &["x", "https://host/path@1.2"],

@@ -24,8 +24,12 @@ pub fn reversible(bytes: &[u8]) -> String {
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        // U+202A to U+202E and U+2066 to U+2069 reorder what stands beside them.
-        if character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        // Marks that reorder what stands beside them, and line ends that are no control characters.
+        let misleads = matches!(
+            character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        );
+        if character.is_control() || misleads {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);

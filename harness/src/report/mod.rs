@@ -253,7 +253,10 @@ impl Report {
             missing_tiers: findings.missing_tiers.clone(),
             verdict: conclusion.verdict,
             reasons: conclusion.reasons.clone(),
-            leaks: ordered.into_iter().map(|left| leak(left, &by_pid, surroundings)).collect(),
+            leaks: ordered
+                .into_iter()
+                .map(|left| leak(left, &by_pid, conclusion.taken_ticks, surroundings))
+                .collect(),
             stats: Stats {
                 forks: None,
                 settle_ms: milliseconds(conclusion.settle),
@@ -296,11 +299,12 @@ fn in_tree_order(leaks: &[Left]) -> Vec<&Left> {
     ordered
 }
 
-fn leak(left: &Left, by_pid: &BTreeMap<Pid, &Left>, surroundings: &Surroundings) -> Leak {
+fn leak(left: &Left, by_pid: &BTreeMap<Pid, &Left>, taken_ticks: u64, surroundings: &Surroundings) -> Leak {
     let process = &left.process;
     let shown = |bytes: &Vec<u8>| redact::text(&words::reversible(bytes));
-    let age_ms = surroundings.milliseconds(surroundings.now_ticks.saturating_sub(process.start_ticks));
-    let start = surroundings.now.checked_sub(Duration::from_millis(age_ms));
+    let age_ms = surroundings.milliseconds(taken_ticks.saturating_sub(process.start_ticks));
+    let since_start = surroundings.milliseconds(surroundings.now_ticks.saturating_sub(process.start_ticks));
+    let start = surroundings.now.checked_sub(Duration::from_millis(since_start));
     let start = start.filter(|_| !process.is_hidden());
     let spawned_by = ancestors(process, by_pid);
     let mut missing: Vec<String> = process.missing.iter().map(|name| (*name).to_owned()).collect();
@@ -400,6 +404,7 @@ mod tests {
             verdict,
             reasons: reasons.iter().map(|reason| (*reason).to_owned()).collect(),
             leaks,
+            taken_ticks: 300,
             settle: Duration::from_millis(1000),
             evidence: Duration::from_millis(12),
             ending: Duration::from_millis(34),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use headcount_sys::proc::Environment;
 use headcount_sys::{Pid, PidFd, proc, wait};
 
 use super::Scope;
@@ -24,6 +25,8 @@ impl Scope {
     /// Lists the scope's processes, strongest tier first, and reads the evidence on each as soon as it is listed: a process that
     /// re-forks without pause is another one a millisecond later.
     pub(super) fn census(&mut self) -> Result<Census> {
+        // Under a low limit for open descriptors, those that are only waited for are the first to go.
+        self.held.clear();
         let is_populated = self.is_populated()?;
         let mut taking = Taking::new(self);
         if is_populated && let Some(confinement) = &self.confinement {
@@ -39,7 +42,7 @@ impl Scope {
             }
         }
         if self.tiers.contains(&Tier::Token) {
-            self.scan_for_token(&mut BTreeSet::new(), |pidfd| taking.visit_open(&pidfd, Some(Tier::Token)))?;
+            self.scan_for_token(&mut Seen::default(), |pidfd| taking.visit_open(&pidfd, Some(Tier::Token)))?;
         }
         // Zombies are in no cgroup's list and have no environment: they are found below their parents.
         while let Some(pid) = taking.below.pop_front() {
@@ -133,6 +136,15 @@ impl<'a> Taking<'a> {
     }
 }
 
+/// What is kept from one scan to the next.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Numbers that were dead: what was dead before the listing has started nothing since.
+    dead: BTreeSet<Pid>,
+    /// Processes of the last scan whose environment could not be read.
+    pub(super) unreadable: Vec<Pid>,
+}
+
 /// Whether a scan saw everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scan {
@@ -144,48 +156,46 @@ pub(super) enum Scan {
 
 impl Scope {
     /// Looks at every process of the machine for the run's token, and hands over each that lives and has it, by a descriptor
-    /// that was opened before its environment was read. `dead` are the numbers that were dead at an earlier scan, and are
-    /// updated: what was dead before the listing has started nothing since.
+    /// that was opened before its environment was read.
     ///
     /// The youngest come first: a process that re-forks without pause has its newest number for a moment only.
     pub(super) fn scan_for_token(
         &self,
-        dead: &mut BTreeSet<Pid>,
+        seen: &mut Seen,
         mut found: impl FnMut(PidFd) -> Result<()>,
     ) -> Result<Scan> {
         let (marks, this) = (self.marks(), Pid::this());
         let mut pids = proc::processes()?;
         pids.sort_unstable_by(|a, b| b.cmp(a));
         let mut scan = Scan::Complete;
+        seen.unreadable.clear();
         for pid in pids {
             if pid == this || self.bystanders.contains(&pid) {
                 continue;
             }
-            match proc::environ_of_any_thread(pid) {
-                Ok(environ) if marks.is_on(&environ) => {
-                    let Some(pidfd) = PidFd::open(pid)? else {
-                        scan = Scan::Disturbed;
-                        continue;
-                    };
+            match proc::environment(pid)? {
+                Environment::Known(environ) if marks.is_on(&environ) => {
+                    let pidfd = PidFd::open(pid)?;
                     // The number may have become another's before the descriptor was opened.
-                    if proc::environ_of_any_thread(pid).is_ok_and(|now| marks.is_on(&now))
-                        && !pidfd.has_exited()?
-                    {
-                        found(pidfd)?;
-                    } else {
+                    match pidfd {
+                        Some(pidfd) if self.has_token(pid, &marks)? && !pidfd.has_exited()? => found(pidfd)?,
+                        _ => scan = Scan::Disturbed,
+                    }
+                }
+                Environment::Gone => {
+                    if seen.dead.insert(pid) {
                         scan = Scan::Disturbed;
                     }
                 }
-                // A process that exits between open and read shows an empty environment, as some do all along.
-                outcome if outcome.as_ref().map_or_else(headcount_sys::Error::is_gone, Vec::is_empty) => {
-                    if dead.insert(pid) {
-                        scan = Scan::Disturbed;
-                    }
-                }
-                // Somebody else's: without the token, or not to be read.
-                Ok(_) | Err(_) => {}
+                Environment::NotYet => scan = Scan::Disturbed,
+                Environment::Refused => seen.unreadable.push(pid),
+                Environment::Known(_) | Environment::Empty => {}
             }
         }
         Ok(scan)
+    }
+
+    pub(super) fn has_token(&self, pid: Pid, marks: &Marks) -> Result<bool> {
+        Ok(matches!(proc::environment(pid)?, Environment::Known(environ) if marks.is_on(&environ)))
     }
 }

@@ -6,7 +6,7 @@
 //! **Guarantees:** bounded: with the default grace, all of it takes less than 7 s. A process that was recorded is signalled
 //! only through a pidfd whose inode is the recorded one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -96,6 +96,8 @@ pub struct Conclusion {
     pub reasons: Vec<String>,
     /// What was left.
     pub leaks: Vec<Left>,
+    /// When the evidence was taken, in clock ticks since boot.
+    pub taken_ticks: u64,
     /// How long the tree took to empty, or was given.
     pub settle: Duration,
     /// How long the evidence took.
@@ -124,6 +126,7 @@ impl Scope {
         }
         let mut is_empty = self.settle(events, began + grace)?;
         let settled = Instant::now();
+        let (taken_ticks, _) = proc::ticks_now()?;
         let mut census = Census::default();
         let mut judgement = verdict::judge(&[], &[], Dying::IsNoLeak);
         if !is_empty {
@@ -160,6 +163,7 @@ impl Scope {
             verdict,
             reasons: self.blind.clone(),
             leaks,
+            taken_ticks,
             settle: settled - began,
             evidence: diagnosed - settled,
             ending: ended - diagnosed,
@@ -297,7 +301,11 @@ impl Scope {
         }
         if !is_empty {
             let living = self.census()?.processes.len();
-            self.blind.push(format!("{living} processes could not be ended and live on"));
+            self.has_survivors = true;
+            self.blind.push(match living {
+                1 => "1 process could not be ended and lives on".to_owned(),
+                many => format!("{many} processes could not be ended and live on"),
+            });
         }
         Ok(())
     }
@@ -344,7 +352,7 @@ impl Scope {
             }
         }
         if self.tiers.contains(&Tier::Token) {
-            self.scan_for_token(&mut BTreeSet::new(), |pidfd| {
+            self.scan_for_token(&mut super::census::Seen::default(), |pidfd| {
                 pidfd.signal(Signal::KILL)?;
                 Ok(())
             })?;
@@ -364,7 +372,7 @@ impl Scope {
                     stat.start_ticks == process.start_ticks && process.ppid == Pid::new(stat.ppid)
                 });
                 let is_marked = proc::cgroup(process.pid).is_ok_and(|path| marks.confines(&path))
-                    || proc::environ_of_any_thread(process.pid).is_ok_and(|environ| marks.is_on(&environ))
+                    || self.has_token(process.pid, &marks)?
                     || headcount_sys::wait::is_child(process.pid)?;
                 same_start && is_marked
             }

@@ -11,13 +11,14 @@ mod census;
 mod ending;
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::time::{Duration, Instant};
 
 use headcount_sys::cgroup::{self, Cgroup, Watch};
 use headcount_sys::poll::Interest;
 use headcount_sys::state::{self, Record, RunFolder, RunId, StateDir};
 use headcount_sys::wait::{self, Change, Found, Which};
+use headcount_sys::witness::Guardian;
 use headcount_sys::{Pid, PidFd, ProcessId, prctl, proc, signal, spawn};
 
 pub use ending::{Conclusion, EndedBy, Events, Left};
@@ -44,8 +45,18 @@ pub struct Options {
 struct Confinement {
     cgroup: Cgroup,
     watch: Watch,
+    /// Ends what is inside if this process is killed; `None` where there can be none.
+    guardian: Option<Guardian>,
     /// Its path on the hierarchy, as `/proc/PID/cgroup` has it.
     hierarchy: Vec<u8>,
+}
+
+impl Confinement {
+    /// Removes the cgroup, and lets the guardian go once there is nothing to guard.
+    fn remove(self) -> headcount_sys::Result<()> {
+        self.cgroup.remove()?;
+        self.guardian.map_or(Ok(()), Guardian::dismiss)
+    }
 }
 
 /// A box in which a command runs.
@@ -63,6 +74,10 @@ pub struct Scope {
     /// Why not everything could be looked at.
     blind: Vec<String>,
     adopted_zombies: u64,
+    /// When the scope was opened, in clock ticks since boot.
+    began_ticks: u64,
+    /// Whether something could not be ended.
+    has_survivors: bool,
     /// Processes that only the token showed, and whose end is waited for.
     held: Vec<PidFd>,
 }
@@ -71,7 +86,7 @@ pub struct Scope {
 const SCAN_WAIT: Duration = Duration::from_millis(500);
 
 /// The most pidfds that are held to wait for: when these have ended, the rest are looked at again.
-const HELD_LIMIT: usize = 64;
+const HELD_LIMIT: usize = 4;
 
 impl Scope {
     /// Opens a scope with those of the wanted tiers that the machine has; the others are listed with the reason.
@@ -106,6 +121,8 @@ impl Scope {
             command: None,
             blind: Vec::new(),
             adopted_zombies: 0,
+            began_ticks: proc::ticks_now()?.0,
+            has_survivors: false,
             held: Vec::new(),
         };
         for tier in Tier::ALL {
@@ -144,8 +161,11 @@ impl Scope {
         }
         hierarchy.extend_from_slice(name.as_bytes());
         let cgroup = above.create(name).map_err(|e| e.chain())?;
-        match cgroup.watch() {
-            Ok(watch) => self.confinement = Some(Confinement { cgroup, watch, hierarchy }),
+        let opened = cgroup.watch().and_then(|watch| Ok((watch, Guardian::start(cgroup.kill_switch()?)?)));
+        match opened {
+            Ok((watch, guardian)) => {
+                self.confinement = Some(Confinement { cgroup, watch, guardian, hierarchy })
+            }
             Err(error) => {
                 let _ = cgroup.remove();
                 return Err(error.chain());
@@ -184,32 +204,20 @@ impl Scope {
         self.command.as_ref()
     }
 
-    /// An open `cgroup.kill` of the scope, for whoever is to pull it when this process dies; `None` without the cgroup tier or
-    /// before Linux 5.14.
-    ///
-    /// # Errors
-    /// As the system says.
-    pub fn kill_switch(&self) -> Result<Option<std::fs::File>> {
-        match self.confinement.as_ref().map(|confinement| confinement.cgroup.kill_switch()) {
-            Some(Ok(switch)) => Ok(switch),
-            // Removed by the command already, which the verdict will say.
-            Some(Err(error)) if error.is_gone() => Ok(None),
-            Some(Err(error)) => Err(error.into()),
-            None => Ok(None),
-        }
-    }
-
     /// Starts the command in the scope. `false` if a tier turned out not to be in force after all (it is in
     /// [`missing`](Self::missing) now): nothing was started, and the caller may try again without it.
     ///
     /// # Errors
     /// A command that does not exist or cannot be executed; no resources.
     pub fn start(&mut self, command: &[OsString], signals: &signal::Inherited) -> Result<bool> {
-        let environment = if self.tiers.contains(&Tier::Token) {
-            vec![(OsString::from(state::TOKEN_VARIABLE), self.token.clone())]
+        let variable = if self.tiers.contains(&Tier::Token) {
+            // Neither holds a NUL byte: one is a constant, the other was a variable's value and hexadecimal digits.
+            let value = CString::new(self.token.as_encoded_bytes()).unwrap_or_default();
+            Some((CString::new(state::TOKEN_VARIABLE).unwrap_or_default(), value))
         } else {
-            Vec::new()
+            None
         };
+        let variable = variable.as_ref().map(|(name, value)| (name.as_c_str(), value.as_c_str()));
         let door = match &self.confinement {
             Some(confinement) => match confinement.cgroup.door() {
                 Ok(door) => Some(door),
@@ -221,7 +229,7 @@ impl Scope {
             None => None,
         };
         let door = door.as_ref().map(std::os::fd::AsFd::as_fd);
-        match spawn::start(&spawn::Contained { command, environment: &environment, door, signals }) {
+        match spawn::start(&spawn::Contained { command, variable, door, signals }) {
             Ok(pidfd) => {
                 self.command = Some(pidfd);
                 Ok(true)
@@ -238,7 +246,7 @@ impl Scope {
 
     fn lose_cgroup(&mut self, reason: String) {
         if let Some(confinement) = self.confinement.take() {
-            let _ = confinement.cgroup.remove();
+            let _ = confinement.remove();
         }
         self.tiers.remove(&Tier::Cgroup);
         self.missing.push(MissingTier { tier: Tier::Cgroup, reason });
@@ -248,6 +256,11 @@ impl Scope {
     /// Names a child of this process that is not the command's, and not to be counted.
     pub fn pass_over(&mut self, pid: Pid) {
         self.bystanders.insert(pid);
+    }
+
+    /// Takes that back: the child is gone, and its number may be another's from now on.
+    pub fn no_longer_pass_over(&mut self, pid: Pid) {
+        self.bystanders.remove(&pid);
     }
 
     /// Waits, without blocking, for all children that changed: reaps adopted zombies, and returns what became of the command.
@@ -311,15 +324,18 @@ impl Scope {
     fn scan_until_quiet(&mut self) -> Result<Vec<PidFd>> {
         let is_alone = self.tiers.len() == 1;
         let deadline = Instant::now() + SCAN_WAIT;
-        let mut dead = BTreeSet::new();
+        let mut seen = census::Seen::default();
         loop {
             let mut found = Vec::new();
-            let scan = self.scan_for_token(&mut dead, |pidfd| {
+            let scan = self.scan_for_token(&mut seen, |pidfd| {
                 if found.len() < HELD_LIMIT {
                     found.push(pidfd);
                 }
                 Ok(())
             })?;
+            if is_alone && found.is_empty() && scan == census::Scan::Complete {
+                self.doubt_unreadable(&seen);
+            }
             if !found.is_empty() || scan == census::Scan::Complete || !is_alone {
                 return Ok(found);
             }
@@ -329,6 +345,26 @@ impl Scope {
                     self.blind.push(reason.to_owned());
                 }
                 return Ok(Vec::new());
+            }
+        }
+    }
+
+    /// Processes of this user that were started during the run and let nobody read their environment (ssh-agent, set-uid
+    /// programs) may be the command's: they cannot be called its, and the run not clean.
+    fn doubt_unreadable(&mut self, seen: &census::Seen) {
+        let own = prctl::real_uid();
+        for pid in &seen.unreadable {
+            let Ok(stat) = proc::stat(*pid) else { continue };
+            let is_own = proc::status(*pid).is_ok_and(|status| status.uid == own);
+            if is_own && stat.start_ticks >= self.began_ticks && !stat.state.is_dead() {
+                let name = crate::text::reversible(&stat.name);
+                let reason = format!(
+                    "process {pid} ({name}) was started during the run, and its environment cannot be read: it may be the \
+                     command's"
+                );
+                if !self.blind.contains(&reason) {
+                    self.blind.push(reason);
+                }
             }
         }
     }
@@ -370,8 +406,11 @@ impl Scope {
     }
 
     fn remove(&mut self) -> Result<()> {
+        if self.has_survivors {
+            return Ok(());
+        }
         if let Some(confinement) = self.confinement.take() {
-            confinement.cgroup.remove()?;
+            confinement.remove()?;
         }
         if let Some(folder) = self.folder.take() {
             folder.remove()?;

@@ -33,6 +33,12 @@ impl<'fd> Interest<'fd> {
         Self { fd, flags: PollFlags::POLLIN }
     }
 
+    /// Room to write.
+    #[must_use]
+    pub fn writable(fd: BorrowedFd<'fd>) -> Self {
+        Self { fd, flags: PollFlags::POLLOUT }
+    }
+
     /// A change of a kernfs file such as `cgroup.events` since it was last read.
     #[must_use]
     pub fn changed(fd: BorrowedFd<'fd>) -> Self {

@@ -28,6 +28,19 @@ pub fn forbid_core_dump() -> Result<()> {
     nix::sys::prctl::set_dumpable(false).map_err(|e| Error::io("failed to forbid a core dump", e))
 }
 
+/// The calling process's real user.
+#[must_use]
+pub fn real_uid() -> u32 {
+    nix::unistd::getuid().as_raw()
+}
+
+/// Whether a process is in the calling process's group.
+#[must_use]
+pub fn shares_group(pid: crate::Pid) -> bool {
+    nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid.as_raw())))
+        .is_ok_and(|group| group == nix::unistd::getpgrp())
+}
+
 /// The calling process's session and process group.
 #[must_use]
 pub fn session_and_group() -> (i32, i32) {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::poll::{self, Interest, Timeout};
 use crate::{Error, Pid, Result};
 
 /// A signal's number. nix's enum ends at 31 and cannot name the real-time signals, which people send as well.
@@ -43,6 +44,18 @@ impl Signal {
     #[must_use]
     pub fn is_stop_request(self) -> bool {
         matches!(self.0, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
+    }
+
+    /// Whether it queues, where equal standard signals become one.
+    #[must_use]
+    pub fn is_real_time(self) -> bool {
+        self.0 > 31
+    }
+
+    /// Whether this one asks a process to end: INT, TERM, HUP or QUIT.
+    #[must_use]
+    pub fn is_end_request(self) -> bool {
+        matches!(self.0, libc::SIGINT | libc::SIGTERM | libc::SIGHUP | libc::SIGQUIT)
     }
 
     pub(crate) fn send(self, pidfd: BorrowedFd<'_>) -> std::io::Result<()> {
@@ -126,10 +139,11 @@ pub struct Received {
     pub sender: Option<Pid>,
 }
 
-/// All signals that can be held back, read from a descriptor instead of interrupting.
+/// All signals that can be held back, read from descriptors instead of interrupting: SIGCHLD from one, all others from another.
 #[derive(Debug)]
 pub struct Receiver {
-    fd: SignalFd,
+    children: SignalFd,
+    others: SignalFd,
     inherited: Inherited,
 }
 
@@ -153,9 +167,16 @@ impl Receiver {
         let mut mask = SigSet::empty();
         nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask))
             .map_err(|e| Error::io(failed("block signals"), e))?;
-        let fd = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            .map_err(|e| Error::io(failed("open a signalfd"), e))?;
-        Ok(Self { fd, inherited: Inherited { mask, sigpipe_ignored, sigchld_ignored } })
+        let mut children = SigSet::empty();
+        children.add(nix::sys::signal::Signal::SIGCHLD);
+        let mut others = SigSet::all();
+        others.remove(nix::sys::signal::Signal::SIGCHLD);
+        let open = |set: &SigSet| {
+            SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+                .map_err(|e| Error::io(failed("open a signalfd"), e))
+        };
+        let inherited = Inherited { mask, sigpipe_ignored, sigchld_ignored };
+        Ok(Self { children: open(&children)?, others: open(&others)?, inherited })
     }
 
     /// The state that the process had before [`open`](Self::open).
@@ -164,12 +185,35 @@ impl Receiver {
         &self.inherited
     }
 
-    /// The next signal that is waiting, without blocking.
+    /// What to wait on: a child changed; another signal came.
+    #[must_use]
+    pub fn interests(&self) -> [Interest<'_>; 2] {
+        [Interest::readable(self.children.as_fd()), Interest::readable(self.others.as_fd())]
+    }
+
+    /// Forgets that children changed: the caller is about to wait for them.
+    ///
+    /// # Errors
+    /// Where the descriptor cannot be read.
+    pub fn forget_children(&self) -> Result<()> {
+        while self.children.read_signal().map_err(|e| Error::io("failed to read a signal", e))?.is_some() {}
+        Ok(())
+    }
+
+    /// Whether a signal other than SIGCHLD is waiting. Takes none.
+    ///
+    /// # Errors
+    /// Where the descriptor cannot be polled.
+    pub fn is_waiting(&self) -> Result<bool> {
+        Ok(poll::wait(&[Interest::readable(self.others.as_fd())], Timeout::Now)?.any())
+    }
+
+    /// The next signal other than SIGCHLD that is waiting, without blocking.
     ///
     /// # Errors
     /// Where the descriptor cannot be read.
     pub fn next(&self) -> Result<Option<Received>> {
-        let info = self.fd.read_signal().map_err(|e| Error::io("failed to read a signal", e))?;
+        let info = self.others.read_signal().map_err(|e| Error::io("failed to read a signal", e))?;
         Ok(info.and_then(|info| {
             let signal = Signal::new(i32::try_from(info.ssi_signo).ok()?)?;
             let by_process = info.ssi_code == libc::SI_USER
@@ -178,12 +222,6 @@ impl Receiver {
             let sender = by_process.then(|| Pid::new(i32::try_from(info.ssi_pid).ok()?)).flatten();
             Some(Received { signal, sender })
         }))
-    }
-}
-
-impl AsFd for Receiver {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 }
 

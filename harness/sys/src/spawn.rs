@@ -5,7 +5,7 @@
 //! has the signal mask and dispositions that the caller was started with.
 //! **Cannot do:** the parent-death signal is the direct child's only, and a set-uid program clears it.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
@@ -20,8 +20,8 @@ use crate::{Error, Pid, PidFd, Result};
 pub struct Contained<'a> {
     /// The program and its arguments.
     pub command: &'a [OsString],
-    /// Variables to add to the environment.
-    pub environment: &'a [(OsString, OsString)],
+    /// A variable to add to the environment.
+    pub variable: Option<(&'a CStr, &'a CStr)>,
     /// The `cgroup.procs` to join through.
     pub door: Option<BorrowedFd<'a>>,
     /// The signal state to give it.
@@ -58,7 +58,13 @@ pub fn start(contained: &Contained<'_>) -> std::result::Result<PidFd, Failure> {
         .map_err(|e| Failure::System(Error::io("failed to open a pipe", e)))?;
     #[expect(clippy::disallowed_methods, reason = "this is the place that puts commands into their scope")]
     let mut command = Command::new(program);
-    command.args(arguments).envs(contained.environment.iter().map(|(name, value)| (name, value)));
+    command.args(arguments);
+    // Set here and inherited, because the standard library would sort the environment that it builds, and drop what it
+    // does not understand: entries without `=`, and all but the last of equal names.
+    if let Some((name, value)) = contained.variable {
+        // SAFETY: the process is single-threaded, so nobody reads the environment meanwhile; both strings end in NUL.
+        unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) };
+    }
     let parent = Pid::this().as_raw();
     let door = contained.door.map(|door| door.as_raw_fd());
     let signals = contained.signals.clone();

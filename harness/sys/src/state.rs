@@ -9,7 +9,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,7 @@ impl Environment {
         }
         // A runtime folder left over from another user (by `su`, say) is not ours to write to.
         if let Some(runtime) = &self.runtime_dir
+            && Path::new(runtime).is_absolute()
             && fs::metadata(runtime).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid)
         {
             return Path::new(runtime).join("headcount");
@@ -187,6 +188,7 @@ impl StateDir {
         let folder = RunFolder { path: self.path.join("runs").join(record.run_id.as_str()) };
         let failed = |e| Error::io(format!("failed to create run folder {}", folder.path.display()), e);
         DirBuilder::new().mode(0o700).create(&folder.path).map_err(failed)?;
+        fs::set_permissions(&folder.path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
         folder.write(record)?;
         Ok(folder)
     }
@@ -201,7 +203,9 @@ fn refused(path: &Path, why: &str) -> Error {
 
 fn make(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => Ok(()),
+        // The umask may have taken rights away from its owner.
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(|e| Error::io(format!("failed to set the mode of {}", path.display()), e)),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // Parents are the user's to make, but a runtime folder may be a level down.
@@ -281,7 +285,7 @@ impl RunFolder {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 

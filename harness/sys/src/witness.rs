@@ -4,12 +4,12 @@
 //! Such a signal must not be passed on a second time; one sent to the gate alone must be. `siginfo` does not tell them
 //! apart. The witness is a second, otherwise idle process in the same group: what reached it too was for the group.
 //!
-//! **Guarantees:** the answer holds for every signal that had reached the gate before it asked, and after another
-//! [`barrier`] every signal in the answer has reached the gate. The kernel signals a group's members under `tasklist_lock`,
-//! held for reading; `setpgid` takes it for writing, so once it returns, a group signal that reached one member has
-//! reached all.
-//! The witness ends with the gate: at its word, or when the gate dies. In that case it first ends what lives in the
-//! scope's cgroup, so that a gate killed with SIGKILL leaves nothing behind where the cgroup tier is in force.
+//! Two equal signals that are sent before the first was taken are one, and the witness takes its signals at other moments than
+//! the gate. So the gate asks before it takes its own, takes them, and asks again ([`Group`] has the rule).
+//! **Guarantees:** a signal to the group is never passed on for being late on either side: the kernel reaches a group's
+//! youngest members first, and the witness is younger than the gate, so it has whatever the gate has.
+//! The witness ends with the gate, at its word or when the gate dies. Killing the group kills it too, so ending what a killed gate
+//! leaves is the task of another process, the [`Guardian`], in a session of its own.
 //! **Cannot tell:** a signal that was sent twice while the first still waited is one signal, as ever (real-time ones queue).
 
 use std::fs::File;
@@ -18,7 +18,9 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::{Error, Pid, PidFd, Result, Signal, wait};
+use nix::unistd::ForkResult;
+
+use crate::{Error, Pid, PidFd, Result, Signal, poll, wait};
 
 /// The gate's question.
 const WHAT_CAME: u8 = b'?';
@@ -32,26 +34,26 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Witness {
     socket: UnixStream,
     process: PidFd,
+    /// Whether a question went unanswered: a late answer would pass for the next question's.
+    is_lost: bool,
 }
 
 impl Witness {
-    /// Starts the witness, with all signals blocked as they are in the caller, who must be single-threaded. If the caller
-    /// dies, the witness writes `1` to `kill_switch`.
+    /// Starts the witness, with all signals blocked as they are in the caller, who must be single-threaded.
     ///
     /// # Errors
     /// Out of processes or descriptors.
-    pub fn start(kill_switch: Option<&File>) -> Result<Self> {
+    pub fn start() -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().map_err(|e| Error::io("failed to open a socket pair", e))?;
         ours.set_read_timeout(Some(PATIENCE)).map_err(|e| Error::io("failed to prepare the witness", e))?;
         let socket = theirs.as_raw_fd();
-        let switch = kill_switch.map(|file| file.as_raw_fd());
         // SAFETY: the process is single-threaded; the child calls only `serve`, which is async-signal-safe.
         match unsafe { nix::unistd::fork() }.map_err(|e| Error::io("failed to fork the witness", e))? {
-            nix::unistd::ForkResult::Child => serve(socket, switch),
-            nix::unistd::ForkResult::Parent { child } => {
+            ForkResult::Child => serve(socket),
+            ForkResult::Parent { child } => {
                 let process = Pid::new(child.as_raw()).map(PidFd::open).transpose()?.flatten();
                 let process = process.ok_or_else(|| Error::new("the witness ended at once"))?;
-                Ok(Self { socket: ours, process })
+                Ok(Self { socket: ours, process, is_lost: false })
             }
         }
     }
@@ -66,12 +68,14 @@ impl Witness {
     ///
     /// # Errors
     /// If somebody ended the witness.
-    pub fn ask(&mut self) -> Result<Counts> {
-        let failed = |e| Error::io("failed to ask the witness", e);
-        barrier();
-        self.socket.write_all(&[WHAT_CAME]).map_err(failed)?;
+    fn ask(&mut self) -> Result<Counts> {
+        if self.is_lost {
+            return Err(Error::new("the witness did not answer before"));
+        }
         let mut counts = Counts::default();
-        self.socket.read_exact(&mut counts.0).map_err(failed)?;
+        let asked = self.socket.write_all(&[WHAT_CAME]).and_then(|()| self.socket.read_exact(&mut counts.0));
+        self.is_lost = asked.is_err();
+        asked.map_err(|e| Error::io("failed to ask the witness", e))?;
         Ok(counts)
     }
 
@@ -94,12 +98,6 @@ impl Witness {
     }
 }
 
-/// Returns once every signal that reached one member of the group has reached all of them.
-pub fn barrier() {
-    // Changes nothing: the process is in that group. A session's leader is refused, after the lock was taken.
-    let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::getpgrp());
-}
-
 /// How often each signal came, from 1 to 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts([u8; 64]);
@@ -110,16 +108,70 @@ impl Default for Counts {
     }
 }
 
+/// What the group got, as far as the gate's current look is concerned.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Group {
+    known: Counts,
+}
+
+impl Group {
+    /// One look: asks the witness, takes what came to the gate, asks again. Returns what was for the gate alone, and all
+    /// that came. A witness that does not answer saw nothing: a signal twice is better than none.
+    ///
+    /// A standard signal that the group got covers every equal one of the same look, since several may have become one
+    /// with the witness alone; real-time signals queue, and are counted. What only the second answer has was sent during the
+    /// look: it is with the gate by the next one, and covers that one too.
+    ///
+    /// # Errors
+    /// As `take` does.
+    pub fn look<E>(
+        &mut self,
+        witness: &mut Witness,
+        take: impl FnOnce() -> std::result::Result<Vec<Signal>, E>,
+    ) -> std::result::Result<(Vec<Signal>, Vec<Signal>), E> {
+        self.known.add(&witness.ask().unwrap_or_default());
+        let all = take()?;
+        let late = witness.ask().unwrap_or_default();
+        self.known.add(&late);
+        let alone = all.iter().copied().filter(|signal| !self.covers(*signal)).collect();
+        self.known = self.known.real_time().with_standard_of(&late);
+        Ok((alone, all))
+    }
+
+    fn covers(&mut self, signal: Signal) -> bool {
+        if signal.is_real_time() { self.known.take(signal) } else { self.known.has(signal) }
+    }
+}
+
+/// Where the standard signals end and the real-time signals begin, in [`Counts`].
+const STANDARD: usize = 31;
+
 impl Counts {
+    fn real_time(mut self) -> Self {
+        self.0.iter_mut().take(STANDARD).for_each(|count| *count = 0);
+        self
+    }
+
+    fn with_standard_of(mut self, other: &Self) -> Self {
+        for (count, theirs) in self.0.iter_mut().zip(other.0).take(STANDARD) {
+            *count = theirs;
+        }
+        self
+    }
+
+    fn has(&self, signal: Signal) -> bool {
+        { *self }.take(signal)
+    }
+
     /// Adds another answer.
-    pub fn add(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self) {
         for (sum, more) in self.0.iter_mut().zip(other.0) {
             *sum = sum.saturating_add(more);
         }
     }
 
     /// Takes one signal away; whether it was there.
-    pub fn take(&mut self, signal: Signal) -> bool {
+    fn take(&mut self, signal: Signal) -> bool {
         let place = usize::try_from(signal.as_raw() - 1).ok();
         match place.and_then(|place| self.0.get_mut(place)) {
             Some(count) if *count > 0 => {
@@ -138,39 +190,129 @@ impl Counts {
 }
 
 /// The witness's life. Async-signal-safe: it runs after a fork, without exec.
-fn serve(socket: RawFd, kill_switch: Option<RawFd>) -> ! {
+fn serve(socket: RawFd) -> ! {
     let _ = nix::sys::prctl::set_name(c"headcount-wit");
-    // Every other descriptor, the command's pipes above all, must not be held open here.
-    let mut kept = [socket, kill_switch.unwrap_or(socket)];
-    kept.sort_unstable();
-    let [low, high] = kept;
-    close_range(0, low - 1);
-    close_range(low + 1, high - 1);
-    close_range(high + 1, RawFd::MAX);
-    loop {
-        let mut question = [0u8; 1];
-        // SAFETY: the buffer is valid for one byte.
-        let count = unsafe { libc::read(socket, question.as_mut_ptr().cast(), 1) };
-        match (count, question) {
-            (1, [WHAT_CAME]) => {
-                let Counts(answer) = drain();
-                // SAFETY: the buffer is valid for its length.
-                unsafe { libc::write(socket, answer.as_ptr().cast(), answer.len()) };
-            }
-            (1, _) => break,
-            (-1, _) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            _ => {
-                // The gate is gone without a word. What it contained goes with it.
-                if let Some(switch) = kill_switch {
-                    // SAFETY: the buffer is valid for one byte.
-                    unsafe { libc::write(switch, b"1".as_ptr().cast(), 1) };
-                }
-                break;
-            }
-        }
+    close_all_but(socket, socket);
+    while read_byte(socket) == Some(WHAT_CAME) {
+        let Counts(answer) = drain();
+        // SAFETY: the buffer is valid for its length.
+        unsafe { libc::write(socket, answer.as_ptr().cast(), answer.len()) };
     }
     // SAFETY: ends this process without running anything of the parent's.
     unsafe { libc::_exit(0) }
+}
+
+/// A process in a session of its own that outlives the gate by a moment: if the gate dies without a word, however it was killed,
+/// it ends what lives in the scope's cgroup, frozen or not.
+///
+/// It is no child of the gate, so that the gate can wait until it has no children. It holds back every signal.
+#[derive(Debug)]
+pub struct Guardian {
+    socket: UnixStream,
+    process: PidFd,
+}
+
+impl Guardian {
+    /// Starts a guardian that writes `1` to `kill_switch` if the caller dies. `None` before Linux 5.14, where there is no
+    /// such switch, and where orphans come back to the caller itself: as init of a pid namespace, whose end ends all.
+    ///
+    /// The caller must be single-threaded, have all signals blocked, and not be a subreaper yet.
+    ///
+    /// # Errors
+    /// Out of processes or descriptors.
+    pub fn start(kill_switch: Option<File>) -> Result<Option<Self>> {
+        let Some(switch) = kill_switch else { return Ok(None) };
+        let failed = |e: io::Error| Error::io("failed to start the guardian", e);
+        let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
+        ours.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        let (socket, switch) = (theirs.as_raw_fd(), switch.as_raw_fd());
+        // SAFETY: the process is single-threaded; the child calls only `stand_guard`, which is async-signal-safe.
+        let first = match unsafe { nix::unistd::fork() }.map_err(|e| failed(e.into()))? {
+            ForkResult::Child => stand_guard(socket, switch),
+            ForkResult::Parent { child } => Pid::new(child.as_raw()).map(PidFd::open).transpose()?.flatten(),
+        };
+        drop(theirs);
+        let mut number = [0u8; 4];
+        let told = ours.read_exact(&mut number);
+        if let Some(first) = first {
+            wait::until_ended(&first, Instant::now() + PATIENCE)?;
+        }
+        told.map_err(failed)?;
+        // It lives until the socket closes, so its number is its own.
+        let process = Pid::new(i32::from_ne_bytes(number)).map(PidFd::open).transpose()?.flatten();
+        let process = process.ok_or_else(|| Error::new("the guardian ended at once"))?;
+        let guardian = Self { socket: ours, process };
+        if wait::is_child(guardian.process.pid())? {
+            guardian.dismiss()?;
+            return Ok(None);
+        }
+        Ok(Some(guardian))
+    }
+
+    /// Lets the guardian go: there is nothing left to guard. Returns when it has ended.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub fn dismiss(mut self) -> Result<()> {
+        let _ = self.socket.write_all(&[FAREWELL]);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // As a child (see `start`) it also has to be waited for.
+            let _ = wait::take(wait::Which::One(self.process.pid()), false)?;
+            if self.process.has_exited()? {
+                let _ = wait::take(wait::Which::One(self.process.pid()), false)?;
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::new("the guardian does not end"));
+            }
+            poll::wait(&[poll::Interest::readable(self.process.as_fd())], poll::Timeout::At(deadline))?;
+        }
+    }
+}
+
+/// The guardian's life, from the fork that makes it another's child on. Async-signal-safe.
+fn stand_guard(socket: RawFd, switch: RawFd) -> ! {
+    let _ = nix::unistd::setsid();
+    // SAFETY: as in `start`.
+    if !matches!(unsafe { nix::unistd::fork() }, Ok(ForkResult::Child)) {
+        // SAFETY: ends this process without running anything of the parent's.
+        unsafe { libc::_exit(0) }
+    }
+    let _ = nix::sys::prctl::set_name(c"headcount-guard");
+    close_all_but(socket, switch);
+    let own = nix::unistd::getpid().as_raw().to_ne_bytes();
+    // SAFETY: the buffer is valid for its length.
+    unsafe { libc::write(socket, own.as_ptr().cast(), own.len()) };
+    if read_byte(socket).is_none() {
+        // The gate is gone without a word. What it contained goes with it.
+        // SAFETY: the buffer is valid for one byte.
+        unsafe { libc::write(switch, b"1".as_ptr().cast(), 1) };
+    }
+    // SAFETY: ends this process without running anything of the parent's.
+    unsafe { libc::_exit(0) }
+}
+
+/// Blocks for a byte; `None` at the end of file.
+fn read_byte(socket: RawFd) -> Option<u8> {
+    loop {
+        let mut byte = [0u8; 1];
+        // SAFETY: the buffer is valid for one byte.
+        let count = unsafe { libc::read(socket, byte.as_mut_ptr().cast(), 1) };
+        match (count, byte) {
+            (1, [byte]) => return Some(byte),
+            (-1, _) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+            _ => return None,
+        }
+    }
+}
+
+/// Closes every descriptor but two: the command's pipes, above all, must not be held open here.
+fn close_all_but(one: RawFd, other: RawFd) {
+    let (low, high) = if one < other { (one, other) } else { (other, one) };
+    close_range(0, low - 1);
+    close_range(low + 1, high - 1);
+    close_range(high + 1, RawFd::MAX);
 }
 
 /// Closes the descriptors from `first` to `last`, both included; none where `last` is lower.

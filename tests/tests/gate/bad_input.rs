@@ -257,6 +257,73 @@ fn a_cgroup_that_vanishes_is_inconclusive() {
     assert_eq!(report["leaks"].as_array().map(Vec::len), Some(1), "{report:#}");
 }
 
+/// The token tier alone cannot see a process that lets nobody read its environment, and must not call that clean.
+#[test]
+fn a_process_with_an_unreadable_environment_is_inconclusive_for_the_token() {
+    let context = context();
+    // PR_SET_DUMPABLE, as ssh-agent does it; told by a pipe, once it is done.
+    let script = "import ctypes, os, signal\nr, w = os.pipe()\nif os.fork() == 0:\n    os.setsid()\n    \
+        ctypes.CDLL(None).prctl(4, 0)\n    os.write(w, b'.')\n    signal.alarm(20)\n    signal.pause()\nos.read(r, 1)";
+    let options = ["--grace", "50ms", "--tier", "token"];
+    let (finished, report) = context.report(Who::Nobody, &options, &["python3", "-c", script]);
+    assert_eq!((finished.code, report["verdict"].as_str()), (Some(24), Some("inconclusive")), "{finished:?}");
+    assert!(finished.stderr.contains("its environment cannot be read"), "{finished:?}");
+    // With the subreaper it is a leak like any other.
+    let (finished, report) = context.report(
+        Who::Nobody,
+        &["--grace", "50ms", "--tier", "subreaper,token"],
+        &["python3", "-c", script],
+    );
+    assert_eq!(finished.code, Some(23), "{finished:?}");
+    assert!(report["leaks"][0]["evidence_missing"].to_string().contains("environ"), "{report:#}");
+}
+
+/// A large environment, and few descriptors: neither hides a leak from the token.
+#[test]
+fn limits_do_not_blind_the_token() {
+    let context = context();
+    for who in TestContext::users() {
+        let large = "import os, sys\n\
+            os.environ.update({f'A{n:03}': 'x' * 120000 for n in range(12)})\nos.execv(sys.argv[1], sys.argv[1:])";
+        let mut command = context.command(*who, "python3");
+        command.args(["-c", large]).arg(context.program());
+        command.args([
+            "run",
+            "--grace",
+            "50ms",
+            "--tier",
+            "token",
+            "--",
+            "sh",
+            "-c",
+            "setsid sleep 119 </dev/null &",
+        ]);
+        let finished = context.finish(command);
+        assert_eq!(finished.code, Some(23), "{who:?}: {finished:?}");
+        let mut command = context.command(*who, "sh");
+        let leaking = "for i in $(seq 30); do sleep 119 </dev/null >/dev/null 2>&1 & done";
+        command.args(["-c", "ulimit -n 20; exec \"$@\"", "sh"]).arg(context.program());
+        command.args(["run", "--grace", "50ms", "--tier", "token", "--", "sh", "-c", leaking]);
+        let finished = context.finish(command);
+        assert_eq!(finished.code, Some(23), "{who:?}: {finished:?}");
+        assert!(finished.stderr.contains("leaked: 30 processes"), "{who:?}: {finished:?}");
+        assert!(!finished.stderr.contains("lives on"), "{who:?}: {finished:?}");
+    }
+}
+
+#[test]
+fn a_first_run_under_a_hostile_umask_leaves_a_usable_state_folder() {
+    let context = context();
+    for who in TestContext::users() {
+        let base = context.folder_of(*who, &format!("umask-{who:?}"));
+        let mut command = context.command(*who, "sh");
+        command.args(["-c", "umask 0777; \"$0\" run -- true && \"$0\" run -- true"]).arg(context.program());
+        command.env("HEADCOUNT_STATE_DIR", base.join("state"));
+        let finished = context.finish(command);
+        assert_eq!(finished.code, Some(0), "{who:?}: {finished:?}");
+    }
+}
+
 #[test]
 fn a_gate_without_stdio_still_says_how_its_command_ended() {
     let context = context();

@@ -1,4 +1,5 @@
 //! `headcount run` as its users meet it: real programs, real signals, a real terminal.
+#![expect(clippy::unwrap_used, reason = "functions of a test are tests too")]
 
 mod bad_input;
 mod corpus;

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use headcount_sys::cgroup::Cgroup;
+use headcount_sys::state::Record;
 use headcount_sys::{Pid, PidFd, Signal};
 use headcount_tests::context::{Need, TestContext, Who, ends};
 
@@ -117,10 +119,24 @@ fn a_leak_beside_a_failing_command_is_reported_and_its_status_kept() {
     }
 }
 
+/// How a gate is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Killed {
+    Alone,
+    /// As CI runners and `timeout -k` do it.
+    WithItsGroup,
+}
+
 /// A gate killed with SIGKILL takes its command along; with the cgroup tier also a daemon with a cleared environment. The
 /// control is the same daemon without that tier: it survives.
 #[test]
 fn a_killed_gate_takes_its_command_along() {
+    for how in [Killed::Alone, Killed::WithItsGroup] {
+        killed(how);
+    }
+}
+
+fn killed(how: Killed) {
     let context = context();
     for who in TestContext::users() {
         let mut tiers = vec!["subreaper,token", "none"];
@@ -137,6 +153,8 @@ fn a_killed_gate_takes_its_command_along() {
             );
             let mut command = context.gate(*who, &["run", "--tier", tier, "--", "sh", "-c", &script]);
             command.stdin(std::process::Stdio::piped());
+            // A group of its own, of which the gate is the leader.
+            std::os::unix::process::CommandExt::process_group(&mut command, 0);
             let mut gate = context.start(command);
             let stdin = gate.stdin();
             let told = wait_for_line(&told);
@@ -144,7 +162,14 @@ fn a_killed_gate_takes_its_command_along() {
             let shell = PidFd::open(pids.next().unwrap()).unwrap().unwrap();
             let daemon =
                 PidFd::open(pids.next().unwrap_or_else(|| panic!("no daemon: {told}"))).unwrap().unwrap();
-            gate.process().signal(Signal::KILL).unwrap();
+            match how {
+                Killed::Alone => drop(gate.process().signal(Signal::KILL).expect("it can be killed")),
+                Killed::WithItsGroup => {
+                    let mut kill = context.command(*who, "bash");
+                    kill.args(["-c", &format!("kill -KILL -- -{}", gate.process().pid())]);
+                    assert_eq!(context.finish(kill).code, Some(0));
+                }
+            }
             let finished = gate.finish();
             assert_eq!(finished.signal, Some(9));
             assert!(ends(&shell), "{who:?} {tier}: the command must die with its gate");
@@ -159,7 +184,76 @@ fn a_killed_gate_takes_its_command_along() {
                 assert!(ends(&daemon));
             }
             drop(stdin);
+            forget(&context, *who);
         }
+    }
+}
+
+/// Removes what the killed gates of a user left for whoever comes after them.
+fn forget(context: &TestContext, who: Who) {
+    for run in fs::read_dir(context.state(who).join("runs")).expect("the runs").flatten() {
+        let record: Record =
+            serde_json::from_slice(&fs::read(run.path().join("run.json")).expect("a record"))
+                .expect("a record");
+        if let Some(cgroup) = record.cgroup {
+            Cgroup::at(cgroup).remove().expect("an empty cgroup");
+        }
+        fs::remove_dir_all(run.path()).expect("a run folder");
+    }
+}
+
+/// A gate that is killed after its command ended, while it waits for what is left: the guardian is still there.
+#[test]
+fn a_gate_killed_during_the_grace_takes_the_rest_along() {
+    if !TestContext::needs(&[Need::Root, Need::Cgroup]) {
+        return;
+    }
+    let context = context();
+    let folder = context.folder_of(Who::Root, "grace");
+    let told = folder.join("told");
+    let script = format!(
+        "env -i setsid sleep 119 </dev/null >/dev/null 2>&1 & echo $! > {0}.new; mv {0}.new {0}",
+        told.display()
+    );
+    let gate = context.start(context.gate(Who::Root, &["run", "--grace", "10m", "--", "sh", "-c", &script]));
+    let line = wait_for_line(&told);
+    let daemon = PidFd::open(Pid::new(line.trim().parse().expect("a pid")).expect("a pid")).expect("a pidfd");
+    let daemon = daemon.expect("the daemon lives");
+    // The witness is dismissed once the command has ended; then the gate has no children but the adopted daemon.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let children = || headcount_sys::proc::children(gate.process().pid()).expect("the gate's children");
+    while children() != [daemon.pid()] {
+        assert!(std::time::Instant::now() < deadline, "the gate waits for {:?}", children());
+        std::thread::yield_now();
+    }
+    gate.process().signal(Signal::KILL).expect("it can be killed");
+    assert_eq!(gate.finish().signal, Some(9));
+    assert!(ends(&daemon), "what was left must end with the gate");
+    forget(&context, Who::Root);
+}
+
+/// A command that went to a group of its own gets what the gate's group gets; without a gate it would be that group's leader.
+#[test]
+fn a_command_in_a_group_of_its_own_is_reached_too() {
+    let context = context();
+    for who in TestContext::users() {
+        // `timeout` signals its child, and then its group; the gate is in that group, and setsid's program is not.
+        let mut command = context.command(*who, "timeout");
+        command.args(["--signal=TERM", "--kill-after=60", "0.3"]).arg(context.program());
+        command.args(["run", "--", "setsid", "--wait", "sleep", "119"]);
+        let finished = context.finish(command);
+        assert_eq!(finished.code, Some(124), "{who:?}: {finished:?}");
+        let mut command = context.command(*who, "timeout");
+        command.args(["--signal=TERM", "--kill-after=60", "0.3"]).arg(context.program());
+        command.args([
+            "run",
+            "--",
+            "python3",
+            "-c",
+            "import os; os.setsid(); os.execvp('sleep', ['sleep', '119'])",
+        ]);
+        let finished = context.finish(command);
+        assert_eq!(finished.code, Some(124), "{who:?}: {finished:?}");
     }
 }
 

@@ -46,6 +46,17 @@ fn a_reader_sees_the_end_when_the_command_closes_its_output() {
     }
 }
 
+/// Row S26: a clean run is one line on stderr, whatever it did, and nothing on stdout.
+#[test]
+fn a_clean_run_is_quiet() {
+    let context = context();
+    for who in TestContext::users() {
+        let finished = context.finish(context.gate(*who, &["run", "--", "sh", "-c", "sh -c 'exit 1'; :"]));
+        assert_eq!((finished.code, finished.stdout.as_str()), (Some(0), ""), "{finished:?}");
+        assert_eq!(finished.stderr.lines().count(), 1, "{finished:?}");
+    }
+}
+
 #[test]
 fn the_environment_gains_one_variable() {
     let context = context();
@@ -56,6 +67,33 @@ fn the_environment_gains_one_variable() {
     let mut names: Vec<&str> = finished.stdout.lines().filter_map(|line| line.split('=').next()).collect();
     names.sort_unstable();
     assert_eq!(names, ["HEADCOUNT_STATE_DIR", "HEADCOUNT_TOKEN", "PATH"], "{finished:?}");
+}
+
+/// Entries that look like nothing, and equal names, are what a program is given, in that order.
+#[test]
+fn the_environment_is_passed_on_byte_for_byte() {
+    let context = context();
+    let script = "import os, sys, ctypes\n\
+        env = [b'B=1', b'A=first', b'A=second', b'no-equals-sign', b'HEADCOUNT_STATE_DIR=' + sys.argv[1].encode()]\n\
+        argv = [word.encode() for word in sys.argv[2:]]\n\
+        array = lambda words: (ctypes.c_char_p * (len(words) + 1))(*words, None)\n\
+        ctypes.CDLL(None).execve(argv[0], array(argv), array(env))";
+    for who in TestContext::users() {
+        let environ = |gate: &[&str]| {
+            let mut command = context.command(*who, "python3");
+            command
+                .args(["-c", script])
+                .arg(context.state(*who))
+                .args(gate)
+                .args(["/bin/cat", "/proc/self/environ"]);
+            let finished = context.finish(command);
+            assert_eq!(finished.code, Some(0), "{finished:?}");
+            finished.stdout
+        };
+        let (bare, gated) = (environ(&[]), environ(&[&context.text("headcount"), "run", "--"]));
+        let rest = gated.strip_prefix(&bare).unwrap_or_else(|| panic!("{bare:?} became {gated:?}"));
+        assert!(rest.starts_with("HEADCOUNT_TOKEN=") && rest.matches('\0').count() == 1, "{rest:?}");
+    }
 }
 
 #[test]

@@ -22,8 +22,8 @@ pub use net::Listener;
 pub use stat::{Stat, State};
 pub use status::Status;
 
-/// The most that is read of one file, in bytes. Arguments and environments may be longer; what is beyond is cut.
-pub const READ_LIMIT: u64 = 1 << 20;
+/// The most that is read of one file, in bytes. The kernel lets arguments and environment together grow to 6 MiB.
+pub const READ_LIMIT: u64 = 8 << 20;
 
 /// What was wrong with a file's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,24 +162,53 @@ pub fn living_thread(pid: Pid) -> Result<Option<Pid>> {
     Ok(None)
 }
 
-/// As [`environ`], through another thread where the main thread has ended. Another user's process is refused at once.
+/// What can be said of a process's environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Environment {
+    /// The content of `environ`, unparsed: see [`variables`].
+    Known(Vec<u8>),
+    /// It has none: it was cleared, or this is a kernel thread.
+    Empty,
+    /// It is just executing a program, and has none yet.
+    NotYet,
+    /// The process is dead or dying.
+    Gone,
+    /// It lets nobody read it: another user's, or not dumpable.
+    Refused,
+}
+
+/// A process's environment, through another thread where the main thread has ended.
 ///
 /// # Errors
-/// As [`environ`].
-pub fn environ_of_any_thread(pid: Pid) -> Result<Vec<u8>> {
-    let refused = match environ(pid) {
-        Ok(content) => return Ok(content),
-        Err(error) => error,
+/// Where the kernel refuses what it refuses to nobody, such as for lack of descriptors.
+pub fn environment(pid: Pid) -> Result<Environment> {
+    let is_refused = match environ(pid) {
+        Ok(content) if !content.is_empty() => return Ok(Environment::Known(content)),
+        Ok(_) => false,
+        Err(error) if error.is_gone() => false,
+        Err(error) if error.is_denied() => true,
+        Err(error) => return Err(error),
     };
-    // One more file tells kernel threads, which are many and have none, from a process whose main thread has ended.
-    let own = nix::unistd::geteuid();
-    let may_read =
-        || own.is_root() || std::fs::metadata(path(pid, "")).is_ok_and(|meta| meta.uid() == own.as_raw());
-    let is_headless = may_read() && stat(pid).is_ok_and(|stat| stat.state.is_dead() && stat.threads > 1);
-    match is_headless.then(|| living_thread(pid)).transpose()?.flatten() {
-        Some(thread) => environ(thread),
-        None => Err(refused),
+    let stat = match stat(pid) {
+        Ok(stat) => stat,
+        Err(error) if error.is_gone() => return Ok(Environment::Gone),
+        Err(error) if error.is_denied() => return Ok(Environment::Refused),
+        Err(error) => return Err(error),
+    };
+    if stat.state.is_dead() && stat.threads > 1 {
+        return match living_thread(pid)?.map(environ) {
+            Some(Ok(content)) => Ok(Environment::Known(content)),
+            Some(Err(error)) if error.is_denied() => Ok(Environment::Refused),
+            Some(Err(error)) if !error.is_gone() => Err(error),
+            Some(Err(_)) | None => Ok(Environment::Gone),
+        };
     }
+    Ok(match stat {
+        _ if stat.state.is_dead() || stat.is_exiting() => Environment::Gone,
+        _ if is_refused => Environment::Refused,
+        _ if stat.is_kernel_thread() || stat.has_environment => Environment::Empty,
+        _ => Environment::NotYet,
+    })
 }
 
 /// Where `/proc/PID/exe` or `/proc/PID/cwd` points to, as the kernel words it.

@@ -64,6 +64,8 @@ impl State {
 
 /// `PF_EXITING` of `linux/sched.h`: the thread is on its way out.
 const PF_EXITING: u64 = 0x4;
+/// `PF_KTHREAD` of `linux/sched.h`.
+const PF_KTHREAD: u64 = 0x0020_0000;
 
 /// The fields of `stat` that headcount uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub struct Stat {
     pub threads: u64,
     /// When it started, in clock ticks since boot.
     pub start_ticks: u64,
+    /// Whether its environment has a place in memory. Not so while it executes a program, and for whoever may not look.
+    pub has_environment: bool,
 }
 
 impl Stat {
@@ -117,7 +121,15 @@ impl Stat {
                 .saturating_add(number(field(15), "system time")?),
             threads: u64::try_from(signed(20, "threads")?).unwrap_or(0),
             start_ticks: number(field(22), "start time")?,
+            // The last field but one; kernels before 3.5 do not have it.
+            has_environment: field(51) != Some(b"0"),
         })
+    }
+
+    /// Whether it is a thread of the kernel's own.
+    #[must_use]
+    pub fn is_kernel_thread(&self) -> bool {
+        self.flags & PF_KTHREAD != 0
     }
 
     /// Whether the thread has begun to exit.
