@@ -146,9 +146,10 @@ fn killed(how: Killed) {
         for tier in tiers {
             let folder = context.folder_of(*who, &format!("killed-{who:?}-{tier}"));
             let told = folder.join("told");
-            // The daemon is started before the pids are told; the shell then waits for an end of its stdin.
+            // The daemon tells its pid and the shell's once it is in its own session; the shell waits for an end of its stdin.
+            let daemon = "echo $1 $$ > $0.new; /bin/mv $0.new $0; exec /bin/sleep 119";
             let script = format!(
-                "env -i setsid sleep 119 </dev/null >/dev/null 2>&1 & echo $$ $! > {}; read line",
+                "env -i /usr/bin/setsid /bin/sh -c '{daemon}' {} $$ </dev/null >/dev/null 2>&1 & read line",
                 told.display()
             );
             let mut command = context.gate(*who, &["run", "--tier", tier, "--", "sh", "-c", &script]);
@@ -211,8 +212,9 @@ fn a_gate_killed_during_the_grace_takes_the_rest_along() {
     let context = context();
     let folder = context.folder_of(Who::Root, "grace");
     let told = folder.join("told");
+    let daemon = "echo $$ > $0.new; /bin/mv $0.new $0; exec /bin/sleep 119";
     let script = format!(
-        "env -i setsid sleep 119 </dev/null >/dev/null 2>&1 & echo $! > {0}.new; mv {0}.new {0}",
+        "env -i /usr/bin/setsid /bin/sh -c '{daemon}' {} </dev/null >/dev/null 2>&1 &",
         told.display()
     );
     let gate = context.start(context.gate(Who::Root, &["run", "--grace", "10m", "--", "sh", "-c", &script]));
