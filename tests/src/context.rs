@@ -13,7 +13,8 @@ use headcount_sys::poll::{self, Interest, Timeout};
 use headcount_sys::{Pid, PidFd};
 use tempfile::TempDir;
 
-/// Nothing that a test starts may take longer; this is for a machine in trouble, not a measure.
+/// Nothing that a test starts may take longer; this is for a machine in trouble, not a measure. What has to be ended from outside
+/// to pass a test must live longer than this by itself.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The user `nobody`.

@@ -147,7 +147,7 @@ fn killed(how: Killed) {
             let folder = context.folder_of(*who, &format!("killed-{who:?}-{tier}"));
             let told = folder.join("told");
             // The daemon tells its pid and the shell's once it is in its own session; the shell waits for an end of its stdin.
-            let daemon = "echo $1 $$ > $0.new; /bin/mv $0.new $0; exec /bin/sleep 119";
+            let daemon = "echo $1 $$ > $0.new; /bin/mv $0.new $0; exec /bin/sleep 600";
             let script = format!(
                 "env -i /usr/bin/setsid /bin/sh -c '{daemon}' {} $$ </dev/null >/dev/null 2>&1 & read line",
                 told.display()
@@ -212,7 +212,7 @@ fn a_gate_killed_during_the_grace_takes_the_rest_along() {
     let context = context();
     let folder = context.folder_of(Who::Root, "grace");
     let told = folder.join("told");
-    let daemon = "echo $$ > $0.new; /bin/mv $0.new $0; exec /bin/sleep 119";
+    let daemon = "echo $$ > $0.new; /bin/mv $0.new $0; exec /bin/sleep 600";
     let script = format!(
         "env -i /usr/bin/setsid /bin/sh -c '{daemon}' {} </dev/null >/dev/null 2>&1 &",
         told.display()
