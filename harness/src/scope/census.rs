@@ -173,6 +173,20 @@ impl Scope {
             if pid == this || self.bystanders.contains(&pid) {
                 continue;
             }
+            // What is older than the run cannot have its token; most of a machine's processes are, kernel threads above all.
+            match proc::stat(pid) {
+                Ok(stat) if stat.start_ticks < self.began_ticks => continue,
+                Ok(_) => {}
+                Err(error) if error.is_gone() => {
+                    if seen.dead.insert(pid) {
+                        scan = Scan::Disturbed;
+                    }
+                    continue;
+                }
+                // Hidden from this user; its environment would be as well.
+                Err(error) if error.is_denied() => continue,
+                Err(error) => return Err(error.into()),
+            }
             match proc::environment(pid)? {
                 Environment::Known(environ) if marks.is_on(&environ) => {
                     let pidfd = PidFd::open(pid)?;

@@ -275,15 +275,20 @@ impl Guardian {
 fn stand_guard(socket: RawFd, switch: RawFd) -> ! {
     let _ = nix::unistd::setsid();
     // SAFETY: as in `start`.
-    if !matches!(unsafe { nix::unistd::fork() }, Ok(ForkResult::Child)) {
-        // SAFETY: ends this process without running anything of the parent's.
-        unsafe { libc::_exit(0) }
+    match unsafe { nix::unistd::fork() } {
+        Ok(ForkResult::Child) => {}
+        outcome => {
+            if let Ok(ForkResult::Parent { child }) = outcome {
+                let number = child.as_raw().to_ne_bytes();
+                // SAFETY: the buffer is valid for its length.
+                unsafe { libc::write(socket, number.as_ptr().cast(), number.len()) };
+            }
+            // SAFETY: ends this process without running anything of the parent's.
+            unsafe { libc::_exit(0) }
+        }
     }
     let _ = nix::sys::prctl::set_name(c"headcount-guard");
     close_all_but(socket, switch);
-    let own = nix::unistd::getpid().as_raw().to_ne_bytes();
-    // SAFETY: the buffer is valid for its length.
-    unsafe { libc::write(socket, own.as_ptr().cast(), own.len()) };
     if read_byte(socket).is_none() {
         // The gate is gone without a word. What it contained goes with it.
         // SAFETY: the buffer is valid for one byte.

@@ -88,9 +88,18 @@ fn path(pid: Pid, file: &str) -> PathBuf {
 /// As the system says; a process that ended meanwhile is [`Error::is_gone`].
 pub fn read(path: &std::path::Path) -> Result<Vec<u8>> {
     let failed = |e| Error::io(format!("failed to read {}", path.display()), e);
-    // Room for most files, so that one read takes all of it and a second one sees the end.
     let mut content = Vec::with_capacity(4096);
     File::open(path).map_err(failed)?.take(READ_LIMIT).read_to_end(&mut content).map_err(failed)?;
+    Ok(content)
+}
+
+/// Reads a file that the kernel writes as one record, such as `stat`, with one system call instead of two: only a file of many
+/// records can come in parts.
+fn read_record(path: &std::path::Path) -> Result<Vec<u8>> {
+    let failed = |e| Error::io(format!("failed to read {}", path.display()), e);
+    let mut content = vec![0; 8192];
+    let length = File::open(path).map_err(failed)?.read(&mut content).map_err(failed)?;
+    content.truncate(length);
     Ok(content)
 }
 
@@ -104,7 +113,7 @@ fn parse_failed(path: &std::path::Path, error: ParseError) -> Error {
 /// As [`read`]; content that no kernel writes.
 pub fn stat(pid: Pid) -> Result<Stat> {
     let path = path(pid, "stat");
-    Stat::parse(&read(&path)?).map_err(|e| parse_failed(&path, e))
+    Stat::parse(&read_record(&path)?).map_err(|e| parse_failed(&path, e))
 }
 
 /// A process's resident memory in pages, from `/proc/PID/statm`. The figure in `stat` is off by up to 64 pages per processor
