@@ -222,6 +222,7 @@ fn make(path: &Path) -> Result<()> {
 /// Whether another user can exchange a folder on the way: by writing to its parent, or as the owner of a link.
 fn check_ancestors(path: &Path, uid: u32) -> Result<()> {
     let mut on_the_way = PathBuf::new();
+    let outsider = outsider();
     let mut parts = path.components().peekable();
     while let Some(part) = parts.next() {
         if part == Component::ParentDir {
@@ -237,7 +238,7 @@ fn check_ancestors(path: &Path, uid: u32) -> Result<()> {
         if meta.is_symlink() && meta.uid() != 0 {
             return Err(refused(path, &format!("it is behind the symbolic link {shown}")));
         }
-        if meta.uid() != 0 && meta.uid() != uid {
+        if meta.uid() != 0 && meta.uid() != uid && Some(meta.uid()) != outsider {
             return Err(refused(path, &format!("{shown}, on its way, belongs to uid {}", meta.uid())));
         }
         // A link's own mode means nothing; what it leads to is root's choice.
@@ -246,6 +247,23 @@ fn check_ancestors(path: &Path, uid: u32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The number that stands for everybody whom this user namespace does not know: in a rootless container, the machine's root
+/// above all, whose folders must do. `None` where that number is a user of the namespace, as in the initial one.
+fn outsider() -> Option<u32> {
+    let read = |path| fs::read_to_string(path).ok();
+    let number = read("/proc/sys/kernel/overflowuid")?.trim().parse().ok()?;
+    (!is_mapped(&read("/proc/self/uid_map")?, number)).then_some(number)
+}
+
+/// Whether a `uid_map` has a user with this number inside.
+fn is_mapped(map: &str, number: u32) -> bool {
+    map.lines().any(|line| {
+        let mut fields = line.split_whitespace().map(|field| field.parse::<u64>().unwrap_or(0));
+        let (first, _, count) = (fields.next().unwrap_or(0), fields.next(), fields.next().unwrap_or(0));
+        (first..first.saturating_add(count)).contains(&u64::from(number))
+    })
 }
 
 /// The folder of one run.
@@ -331,6 +349,15 @@ mod tests {
         // A sticky one protects what is in it, as /tmp does.
         fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
         StateDir::open(&given(&open.join("state"))).unwrap();
+    }
+
+    #[test]
+    fn the_outsider_is_nobody_only_where_nobody_is_not_a_user() {
+        assert!(is_mapped("         0          0 4294967295\n", 65534));
+        assert!(!is_mapped("         0       1000          1\n", 65534));
+        assert!(!is_mapped("0 1000 1\n1 100000 65533\n", 65534));
+        assert!(is_mapped("0 1000 1\n1 100000 65536\n", 65534));
+        assert!(!is_mapped("", 65534));
     }
 
     #[test]
