@@ -4,7 +4,6 @@
 //! `cargo bench -p headcount-tests`; `PAIRS=n` for more or fewer pairs.
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,9 +14,6 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    // The gate makes it, closed to others.
-    let state = folder.path().join("state");
     let pairs = |default: usize| {
         std::env::var("PAIRS")
             .ok()
@@ -25,40 +21,40 @@ fn main() {
             .filter(|pairs| *pairs > 0)
             .unwrap_or(default)
     };
-    let start = pair(&state, &["true"], pairs(300));
+    let start = pair(&["true"], pairs(300));
     let more: Vec<f64> =
         start.iter().map(|(bare, gated)| (gated.as_secs_f64() - bare.as_secs_f64()) * 1e3).collect();
     say("the gate around `true`, over bare", "ms", &more, "goal: at most 5 ms");
     let forks = ["sh", "-c", "i=0; while [ $i -lt 1000 ]; do /bin/true; i=$((i+1)); done"];
-    let work = pair(&state, &forks, pairs(40));
+    let work = pair(&forks, pairs(40));
     let ratio: Vec<f64> = work.iter().map(|(bare, gated)| gated.as_secs_f64() / bare.as_secs_f64()).collect();
     say("1,000 fork+exec under the gate, to bare", "×", &ratio, "goal: the interval reaches down to 1.02");
 }
 
 /// Runs a command bare and under the gate, the order of the two changing from pair to pair.
-fn pair(state: &Path, command: &[&str], pairs: usize) -> Vec<(Duration, Duration)> {
+fn pair(command: &[&str], pairs: usize) -> Vec<(Duration, Duration)> {
     let gated: Vec<&str> = [GATE, "run", "--"].into_iter().chain(command.iter().copied()).collect();
     for warm_up in [command, &gated] {
-        once(state, warm_up);
+        once(warm_up);
     }
     (0..pairs)
         .map(|place| {
             if place % 2 == 0 {
-                let bare = once(state, command);
-                (bare, once(state, &gated))
+                let bare = once(command);
+                (bare, once(&gated))
             } else {
-                let gated = once(state, &gated);
-                (once(state, command), gated)
+                let gated = once(&gated);
+                (once(command), gated)
             }
         })
         .collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bare start is what is measured")]
-fn once(state: &Path, line: &[&str]) -> Duration {
+fn once(line: &[&str]) -> Duration {
     let (program, arguments) = line.split_first().expect("a command");
     let mut command = Command::new(program);
-    command.args(arguments).env("HEADCOUNT_STATE_DIR", state);
+    command.args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let begun = Instant::now();
     let status = command.status().expect("it starts");
