@@ -131,7 +131,7 @@ impl Scope {
             } else {
                 match tier {
                     Tier::Cgroup => scope.confine(&above, &name),
-                    Tier::Subreaper => become_subreaper(),
+                    Tier::Subreaper => become_subreaper(&scope.bystanders),
                     Tier::Token => Ok(()),
                 }
             };
@@ -164,7 +164,8 @@ impl Scope {
         let opened = cgroup.watch().and_then(|watch| Ok((watch, Guardian::start(cgroup.kill_switch()?)?)));
         match opened {
             Ok((watch, guardian)) => {
-                self.confinement = Some(Confinement { cgroup, watch, guardian, hierarchy })
+                self.bystanders.extend(guardian.as_ref().map(Guardian::pid));
+                self.confinement = Some(Confinement { cgroup, watch, guardian, hierarchy });
             }
             Err(error) => {
                 let _ = cgroup.remove();
@@ -246,7 +247,10 @@ impl Scope {
 
     fn lose_cgroup(&mut self, reason: String) {
         if let Some(confinement) = self.confinement.take() {
+            let guardian = confinement.guardian.as_ref().map(Guardian::pid);
             let _ = confinement.remove();
+            // Its number may be another's from now on.
+            self.bystanders.retain(|pid| Some(*pid) != guardian);
         }
         self.tiers.remove(&Tier::Cgroup);
         self.missing.push(MissingTier { tier: Tier::Cgroup, reason });
@@ -426,17 +430,18 @@ impl Drop for Scope {
     }
 }
 
-fn become_subreaper() -> std::result::Result<(), String> {
+fn become_subreaper(own: &BTreeSet<Pid>) -> std::result::Result<(), String> {
     match proc::children(Pid::this()) {
-        Ok(children) if children.is_empty() => {}
         // A shell that executed this program in its own place left it its children. Their orphans come back here as well,
         // and could not be told from the command's.
         Ok(children) => {
-            return Err(format!(
-                "this process had {} children of its own when it began (was it started by `exec` from a shell with \
-                 background jobs?)",
-                children.len()
-            ));
+            let others = children.iter().filter(|child| !own.contains(child)).count();
+            if others > 0 {
+                return Err(format!(
+                    "this process had {others} children of its own when it began (was it started by `exec` from a \
+                     shell with background jobs?)"
+                ));
+            }
         }
         Err(error) if error.is_gone() => {
             return Err("the kernel does not list a process's children (CONFIG_PROC_CHILDREN)".to_owned());

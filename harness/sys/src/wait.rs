@@ -42,7 +42,8 @@ pub enum Found {
 /// Which children are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// Any child. Only for a process whose children are all accounted for: this steals everybody's statuses.
+    /// Any child whose end sends SIGCHLD, as that of every adopted one does (the kernel sets it so). Only for a process whose
+    /// children are all accounted for: this steals everybody's statuses.
     Any,
     /// This child.
     One(Pid),
@@ -57,7 +58,10 @@ pub fn take(which: Which, with_stops: bool) -> Result<Found> {
         Which::Any => (libc::P_ALL, 0),
         Which::One(pid) => (libc::P_PID, pid.as_raw().unsigned_abs()),
     };
-    let mut options = libc::WEXITED | libc::WNOHANG | libc::__WALL;
+    let mut options = libc::WEXITED | libc::WNOHANG;
+    if which != Which::Any {
+        options |= libc::__WALL;
+    }
     if with_stops {
         options |= libc::WSTOPPED | libc::WCONTINUED;
     }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::ForkResult;
 
-use crate::{Error, Pid, PidFd, Result, Signal, poll, wait};
+use crate::{Error, Pid, PidFd, Result, Signal, wait};
 
 /// The gate's question.
 const WHAT_CAME: u8 = b'?';
@@ -205,7 +205,8 @@ fn serve(socket: RawFd) -> ! {
 /// A process in a session of its own that outlives the gate by a moment: if the gate dies without a word, however it was killed,
 /// it ends what lives in the scope's cgroup, frozen or not.
 ///
-/// It is no child of the gate, so that the gate can wait until it has no children. It holds back every signal.
+/// It is a child of the gate that a plain wait does not see (a *clone child*, clone(2)): the gate waits until it has no other
+/// children. It holds back every signal.
 #[derive(Debug)]
 pub struct Guardian {
     socket: UnixStream,
@@ -214,39 +215,34 @@ pub struct Guardian {
 
 impl Guardian {
     /// Starts a guardian that writes `1` to `kill_switch` if the caller dies. `None` before Linux 5.14, where there is no
-    /// such switch, and where orphans come back to the caller itself: as init of a pid namespace, whose end ends all.
-    ///
-    /// The caller must be single-threaded, have all signals blocked, and not be a subreaper yet.
+    /// such switch. The caller must be single-threaded, and have all signals blocked.
     ///
     /// # Errors
     /// Out of processes or descriptors.
     pub fn start(kill_switch: Option<File>) -> Result<Option<Self>> {
         let Some(switch) = kill_switch else { return Ok(None) };
-        let failed = |e: io::Error| Error::io("failed to start the guardian", e);
-        let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
-        ours.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| Error::io("failed to open a socket pair", e))?;
         let (socket, switch) = (theirs.as_raw_fd(), switch.as_raw_fd());
-        // SAFETY: the process is single-threaded; the child calls only `stand_guard`, which is async-signal-safe.
-        let first = match unsafe { nix::unistd::fork() }.map_err(|e| failed(e.into()))? {
-            ForkResult::Child => stand_guard(socket, switch),
-            ForkResult::Parent { child } => Pid::new(child.as_raw()).map(PidFd::open).transpose()?.flatten(),
-        };
-        drop(theirs);
-        let mut number = [0u8; 4];
-        let told = ours.read_exact(&mut number);
-        if let Some(first) = first {
-            wait::until_ended(&first, Instant::now() + PATIENCE)?;
+        // As fork(2), but that the child's end sends no signal (0), which keeps it out of plain waits. Every other argument is
+        // zero, so their order, which differs between architectures, does not matter.
+        // SAFETY: the process is single-threaded; the child gets a copy of the memory, and calls only `stand_guard`, which
+        // is async-signal-safe.
+        let child = unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) };
+        match i32::try_from(child) {
+            Ok(0) => stand_guard(socket, switch),
+            Ok(child) if child > 0 => {
+                let process = Pid::new(child).map(PidFd::open).transpose()?.flatten();
+                let process = process.ok_or_else(|| Error::new("the guardian ended at once"))?;
+                Ok(Some(Self { socket: ours, process }))
+            }
+            _ => Err(Error::io("failed to fork the guardian", io::Error::last_os_error())),
         }
-        told.map_err(failed)?;
-        // It lives until the socket closes, so its number is its own.
-        let process = Pid::new(i32::from_ne_bytes(number)).map(PidFd::open).transpose()?.flatten();
-        let process = process.ok_or_else(|| Error::new("the guardian ended at once"))?;
-        let guardian = Self { socket: ours, process };
-        if wait::is_child(guardian.process.pid())? {
-            guardian.dismiss()?;
-            return Ok(None);
-        }
-        Ok(Some(guardian))
+    }
+
+    /// Its process number, so that a census passes over it.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
     }
 
     /// Lets the guardian go: there is nothing left to guard. Returns when it has ended.
@@ -255,38 +251,16 @@ impl Guardian {
     /// If it does not end.
     pub fn dismiss(mut self) -> Result<()> {
         let _ = self.socket.write_all(&[FAREWELL]);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            // As a child (see `start`) it also has to be waited for.
-            let _ = wait::take(wait::Which::One(self.process.pid()), false)?;
-            if self.process.has_exited()? {
-                let _ = wait::take(wait::Which::One(self.process.pid()), false)?;
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::new("the guardian does not end"));
-            }
-            poll::wait(&[poll::Interest::readable(self.process.as_fd())], poll::Timeout::At(deadline))?;
+        if wait::until_ended(&self.process, Instant::now() + PATIENCE)?.is_some() {
+            return Ok(());
         }
+        Err(Error::new("the guardian does not end"))
     }
 }
 
-/// The guardian's life, from the fork that makes it another's child on. Async-signal-safe.
+/// The guardian's life. Async-signal-safe.
 fn stand_guard(socket: RawFd, switch: RawFd) -> ! {
     let _ = nix::unistd::setsid();
-    // SAFETY: as in `start`.
-    match unsafe { nix::unistd::fork() } {
-        Ok(ForkResult::Child) => {}
-        outcome => {
-            if let Ok(ForkResult::Parent { child }) = outcome {
-                let number = child.as_raw().to_ne_bytes();
-                // SAFETY: the buffer is valid for its length.
-                unsafe { libc::write(socket, number.as_ptr().cast(), number.len()) };
-            }
-            // SAFETY: ends this process without running anything of the parent's.
-            unsafe { libc::_exit(0) }
-        }
-    }
     let _ = nix::sys::prctl::set_name(c"headcount-guard");
     close_all_but(socket, switch);
     if read_byte(socket).is_none() {

@@ -178,7 +178,7 @@ pub enum Environment {
     Known(Vec<u8>),
     /// It has none: it was cleared, or this is a kernel thread.
     Empty,
-    /// It is just executing a program, and has none yet.
+    /// It is just executing a program: it has none yet, or had another one when the reading began.
     NotYet,
     /// The process is dead or dying.
     Gone,
@@ -191,11 +191,10 @@ pub enum Environment {
 /// # Errors
 /// Where the kernel refuses what it refuses to nobody, such as for lack of descriptors.
 pub fn environment(pid: Pid) -> Result<Environment> {
-    let is_refused = match environ(pid) {
-        Ok(content) if !content.is_empty() => return Ok(Environment::Known(content)),
-        Ok(_) => false,
-        Err(error) if error.is_gone() => false,
-        Err(error) if error.is_denied() => true,
+    let (content, is_refused) = match environ(pid) {
+        Ok(content) => (content, false),
+        Err(error) if error.is_gone() => (Vec::new(), false),
+        Err(error) if error.is_denied() => (Vec::new(), true),
         Err(error) => return Err(error),
     };
     let stat = match stat(pid) {
@@ -212,10 +211,13 @@ pub fn environment(pid: Pid) -> Result<Environment> {
             Some(Err(_)) | None => Ok(Environment::Gone),
         };
     }
+    // Memory that goes away in the middle of the reading, by exec or exit, ends it as if that were all.
+    let size = u64::try_from(content.len()).unwrap_or(u64::MAX);
     Ok(match stat {
+        _ if !content.is_empty() && stat.environment_size == Some(size) => Environment::Known(content),
         _ if stat.state.is_dead() || stat.is_exiting() => Environment::Gone,
         _ if is_refused => Environment::Refused,
-        _ if stat.is_kernel_thread() || stat.has_environment => Environment::Empty,
+        _ if stat.is_kernel_thread() || stat.environment_size == Some(0) => Environment::Empty,
         _ => Environment::NotYet,
     })
 }

@@ -90,8 +90,8 @@ pub struct Stat {
     pub threads: u64,
     /// When it started, in clock ticks since boot.
     pub start_ticks: u64,
-    /// Whether its environment has a place in memory. Not so while it executes a program, and for whoever may not look.
-    pub has_environment: bool,
+    /// How many bytes its environment takes. `None` while it executes a program, and for whoever may not look.
+    pub environment_size: Option<u64>,
 }
 
 impl Stat {
@@ -121,8 +121,7 @@ impl Stat {
                 .saturating_add(number(field(15), "system time")?),
             threads: u64::try_from(signed(20, "threads")?).unwrap_or(0),
             start_ticks: number(field(22), "start time")?,
-            // The last field but one; kernels before 3.5 do not have it.
-            has_environment: field(51) != Some(b"0"),
+            environment_size: environment_size(field(26), field(50), field(51)),
         })
     }
 
@@ -137,6 +136,16 @@ impl Stat {
     pub fn is_exiting(&self) -> bool {
         self.flags & PF_EXITING != 0
     }
+}
+
+/// From where it begins and ends in memory; zero stands for unknown. While a program is being executed, both are the same for a
+/// moment, as if there were nothing: the kernel sets where the code begins after them (`load_elf_binary`), so that tells
+/// whether they can be believed. It is 1 for whoever may not look.
+fn environment_size(code: Option<&[u8]>, start: Option<&[u8]>, end: Option<&[u8]>) -> Option<u64> {
+    number::<u64>(code, "code's start").ok().filter(|code| *code > 1)?;
+    let start: u64 = number(start, "environment's start").ok().filter(|start| *start > 0)?;
+    let end: u64 = number(end, "environment's end").ok().filter(|end| *end > 0)?;
+    end.checked_sub(start)
 }
 
 #[cfg(test)]
