@@ -10,7 +10,8 @@
 //! youngest members first, and the witness is younger than the gate, so it has whatever the gate has.
 //! The witness ends with the gate, at its word or when the gate dies. Killing the group kills it too, so ending what a killed gate
 //! leaves is the task of another process, the [`Guardian`], in a session of its own.
-//! **Cannot tell:** a signal that was sent twice while the first still waited is one signal, as ever (real-time ones queue).
+//! **Cannot tell:** a signal that was sent twice while the first still waited is one signal, as ever (real-time ones queue); and one
+//! to the gate alone that comes in the look right after an equal one to the group, sent during a look, is taken for the group's.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
