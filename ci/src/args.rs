@@ -64,10 +64,10 @@ pub struct Run {
     #[arg(long, value_name = "N", default_value_t = LEAKED, value_parser = clap::value_parser!(u8).range(1..))]
     pub leak_exit_code: u8,
 
-    /// Use only these tiers, of: cgroup, subreaper, token; or none, to see what happens without. Can be given more than
-    /// once, or with commas.
-    #[arg(long, value_name = "T", value_delimiter = ',', value_parser = tier_or_none)]
-    pub tier: Vec<TierOrNone>,
+    /// Use only these tiers, of: namespace, cgroup, subreaper, token, events; or none, to see what happens without. Can be
+    /// given more than once, or with commas. All but `namespace` are used unless this is given; `+namespace` adds it to them.
+    #[arg(long, value_name = "T", value_delimiter = ',', value_parser = tiers)]
+    pub tier: Vec<Tiers>,
 
     /// Fail, before the command is run, if one of these tiers is not in force.
     #[arg(long, value_name = "T", value_delimiter = ',')]
@@ -83,19 +83,28 @@ impl Run {
     #[must_use]
     pub fn tiers(&self) -> BTreeSet<Tier> {
         if self.tier.is_empty() {
-            Tier::ALL.into()
+            by_default().collect()
         } else {
-            self.tier.iter().filter_map(|choice| choice.0).collect()
+            self.tier.iter().flat_map(|choice| choice.0.iter().copied()).collect()
         }
     }
 }
 
-/// A tier, or the word `none`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TierOrNone(Option<Tier>);
+/// The tiers that one word of `--tier` stands for: a name; `+name`, which is that tier and all that are used by default; or
+/// `none`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tiers(BTreeSet<Tier>);
 
-fn tier_or_none(text: &str) -> Result<TierOrNone, String> {
-    if text == "none" { Ok(TierOrNone(None)) } else { text.parse().map(|tier| TierOrNone(Some(tier))) }
+fn by_default() -> impl Iterator<Item = Tier> {
+    Tier::ALL.into_iter().filter(|tier| !tier.is_opt_in())
+}
+
+fn tiers(text: &str) -> Result<Tiers, String> {
+    Ok(Tiers(match text.strip_prefix('+') {
+        Some(more) => by_default().chain([more.parse()?]).collect(),
+        None if text == "none" => BTreeSet::new(),
+        None => [text.parse()?].into(),
+    }))
 }
 
 /// What a leak does.
@@ -181,7 +190,7 @@ mod tests {
             ("headcount run --timeout 300000000000y -- true", "more than 1000 days"),
             ("headcount run --report xml -- true", "there are text and json"),
             ("headcount run --report json= -- true", "no file"),
-            ("headcount run --tier cgroups -- true", "there are cgroup"),
+            ("headcount run --tier cgroups -- true", "there are namespace"),
             ("headcount run --leak-exit-code 0 -- true", "1..=255"),
             ("headcount run --", "CMD"),
         ] {
@@ -192,8 +201,10 @@ mod tests {
 
     #[test]
     fn tiers_are_listed_with_commas_or_again() {
-        let run = parse("headcount run --tier token,cgroup --tier subreaper -- true").unwrap();
-        assert_eq!(run.tiers(), Tier::ALL.into());
+        let run = parse("headcount run --tier token,cgroup --tier subreaper,events -- true").unwrap();
+        assert_eq!(run.tiers(), parse("headcount run -- true").unwrap().tiers());
+        assert!(!run.tiers().contains(&Tier::Namespace));
+        assert_eq!(parse("headcount run --tier +namespace -- true").unwrap().tiers(), Tier::ALL.into());
         assert_eq!(parse("headcount run --tier token -- true").unwrap().tiers(), [Tier::Token].into());
         assert!(parse("headcount run --tier none -- true").unwrap().tiers().is_empty());
     }

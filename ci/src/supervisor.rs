@@ -172,8 +172,12 @@ impl<'a> Gate<'a> {
             if let Some(limit) = &mut limit {
                 limit.enforce(self)?;
             }
-            let timeout = limit.as_ref().and_then(Limit::next).map_or(Timeout::Never, Timeout::At);
-            poll::wait(&self.receiver.interests(), timeout).map_err(|e| e.chain())?;
+            let next = limit.as_ref().and_then(Limit::next).into_iter().chain(self.scope.next_look()).min();
+            let timeout = next.map_or(Timeout::Never, Timeout::At);
+            let mut interests = self.receiver.interests().to_vec();
+            interests.extend(self.scope.interests());
+            poll::wait(&interests, timeout).map_err(|e| e.chain())?;
+            self.scope.note_births().map_err(|e| e.chain())?;
         };
         let pid = witness.pid();
         witness.dismiss().map_err(|e| e.chain())?;
@@ -247,6 +251,7 @@ impl<'a> Gate<'a> {
             missing_tiers: self.scope.missing().to_vec(),
             conclusion,
             adopted_zombies: self.scope.adopted_zombies(),
+            forks: self.scope.forks(),
         };
         Ok(Report::new(&findings, &surroundings.with_users_of(&conclusion.leaks)))
     }

@@ -10,6 +10,7 @@ use headcount_sys::proc::{self, Listener, Stat, State};
 use headcount_sys::{Error, Pid, PidFd};
 
 use crate::Result;
+use crate::provenance::Chain;
 use crate::test_id::{self, TestId};
 use crate::tier::Tier;
 
@@ -67,6 +68,8 @@ pub struct Process {
     pub has_token: Option<bool>,
     /// By which tiers it was seen.
     pub seen_by: Vec<Tier>,
+    /// Who started it, where births were recorded.
+    pub spawned_by: Option<Chain>,
     /// What could not be read.
     pub missing: Vec<&'static str>,
 }
@@ -95,6 +98,7 @@ impl Process {
             in_cgroup: None,
             has_token: None,
             seen_by: Vec::new(),
+            spawned_by: None,
             missing: vec!["stat"],
         })
     }

@@ -2,6 +2,7 @@
 //!
 //! * [`scope`]: the box in which a command runs: tiers of containment, the census of who is in it, and its end
 //! * [`evidence`]: what the kernel says of a process, read before anything is killed
+//! * [`provenance`]: who started whom, also when the parents are gone
 //! * [`verdict`]: a pure judgement over that evidence
 //! * [`report`]: the result as a value, as text and as JSON
 //!
@@ -13,6 +14,7 @@
 
 mod error;
 pub mod evidence;
+pub mod provenance;
 pub mod redact;
 pub mod report;
 pub mod scope;

@@ -135,6 +135,7 @@ pub(crate) mod tests {
             in_cgroup: Some(true),
             has_token: Some(true),
             seen_by: Vec::new(),
+            spawned_by: None,
             missing: Vec::new(),
         }
     }

@@ -38,6 +38,8 @@ pub enum Need {
     Program(&'static str),
     /// A cgroup v2 in which root can create others.
     Cgroup,
+    /// Proc events for the user who runs the tests.
+    Events,
 }
 
 /// How a command ended, and what it wrote.
@@ -345,6 +347,9 @@ impl Need {
                 });
                 (!found).then(|| format!("the program {name}"))
             }
+            Self::Events => headcount_sys::events::ProcEvents::open()
+                .err()
+                .map(|error| format!("proc events ({})", error.chain())),
             Self::Cgroup => {
                 let own = match headcount_sys::cgroup::own() {
                     Ok(own) => own,

@@ -229,6 +229,8 @@ pub struct Findings<'a> {
     pub conclusion: &'a Conclusion,
     /// Orphaned zombies that came to the gate.
     pub adopted_zombies: u64,
+    /// How many processes were started, where that is known.
+    pub forks: Option<u64>,
 }
 
 impl Report {
@@ -258,7 +260,7 @@ impl Report {
                 .map(|left| leak(left, &by_pid, conclusion.taken_ticks, surroundings))
                 .collect(),
             stats: Stats {
-                forks: None,
+                forks: findings.forks,
                 settle_ms: milliseconds(conclusion.settle),
                 evidence_ms: milliseconds(conclusion.evidence),
                 ending_ms: milliseconds(conclusion.ending),
@@ -306,10 +308,13 @@ fn leak(left: &Left, by_pid: &BTreeMap<Pid, &Left>, taken_ticks: u64, surroundin
     let since_start = surroundings.milliseconds(surroundings.now_ticks.saturating_sub(process.start_ticks));
     let start = surroundings.now.checked_sub(Duration::from_millis(since_start));
     let start = start.filter(|_| !process.is_hidden());
-    let spawned_by = ancestors(process, by_pid);
+    let (spawned_by, is_complete) = match &process.spawned_by {
+        Some(chain) => (recorded(chain), chain.is_complete),
+        // Without a record of births, a parent that is gone is not known.
+        None => (ancestors(process, by_pid), false),
+    };
     let mut missing: Vec<String> = process.missing.iter().map(|name| (*name).to_owned()).collect();
-    if spawned_by.is_empty() && left.kind != Kind::Zombie {
-        // The parent was gone, and only a record of forks could tell who it was.
+    if !is_complete {
         missing.push("spawned_by".to_owned());
     }
     Leak {
@@ -338,7 +343,11 @@ fn leak(left: &Left, by_pid: &BTreeMap<Pid, &Left>, taken_ticks: u64, surroundin
 }
 
 fn argv(process: &Process) -> Vec<String> {
-    redact::arguments(&process.argv.iter().map(|argument| words::reversible(argument)).collect::<Vec<_>>())
+    shown_argv(&process.argv)
+}
+
+fn shown_argv(argv: &[Vec<u8>]) -> Vec<String> {
+    redact::arguments(&argv.iter().map(|argument| words::reversible(argument)).collect::<Vec<_>>())
 }
 
 fn escaped(process: &Process, surroundings: &Surroundings) -> Vec<&'static str> {
@@ -355,6 +364,17 @@ fn escaped(process: &Process, surroundings: &Surroundings) -> Vec<&'static str> 
         escaped.push("cgroup");
     }
     escaped
+}
+
+/// What the record of births says.
+fn recorded(chain: &crate::provenance::Chain) -> Vec<Ancestor> {
+    let link = |link: &crate::provenance::Link| Ancestor {
+        pid: link.pid,
+        argv: link.argv.as_ref().map_or_else(Vec::new, |argv| shown_argv(argv)),
+        argv_known: link.argv.is_some(),
+        alive: link.is_alive,
+    };
+    chain.links.iter().map(link).collect()
 }
 
 /// The leaked parents of a process. Those that are gone are not known here.
@@ -383,6 +403,7 @@ mod tests {
 
     use super::*;
     use crate::evidence::Life;
+    use crate::provenance::{Chain, Link};
     use crate::verdict::tests::process;
 
     fn surroundings() -> Surroundings {
@@ -418,6 +439,7 @@ mod tests {
             missing_tiers: vec![missing],
             conclusion: &conclusion,
             adopted_zombies: 2,
+            forks: Some(17),
         };
         Report::new(&findings, &surroundings())
     }
@@ -432,6 +454,15 @@ mod tests {
         server.test =
             Some(TestId { runner: "pytest".into(), id: "tests/test_api.py::test_serves (call)".into() });
         server.seen_by = vec![Tier::Subreaper];
+        let link = |pid, argv: Option<&[&str]>| Link {
+            pid: Pid::new(pid).unwrap(),
+            argv: argv.map(|argv| argv.iter().map(|word| word.as_bytes().to_vec()).collect()),
+            is_alive: false,
+        };
+        server.spawned_by = Some(Chain {
+            links: vec![link(39, None), link(38, Some(&["pytest", "-q", "--token=hunter2"]))],
+            is_complete: true,
+        });
         let mut below = process(41, 40, Life::Alive);
         below.argv = vec![b"sleep".to_vec(), b"\x1b[31m\xff".to_vec()];
         below.cwd = Some(b"/srv/a\\b\xfe".to_vec());

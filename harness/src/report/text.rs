@@ -14,6 +14,8 @@ use crate::verdict::{Kind, Verdict};
 
 /// The most processes that are shown in full; the rest are counted by command line.
 const SHOWN: usize = 20;
+/// The most ancestors of a process that are shown.
+const ANCESTORS: usize = 4;
 /// The length at which a command line is cut, in characters.
 const LINE: usize = 160;
 
@@ -132,6 +134,19 @@ fn process(text: &mut String, leak: &Leak, indent: &str) -> std::fmt::Result {
     row("age", &format!("{age}, cpu {cpu}, memory {}, {}{user}", size(leak.rss_bytes), leak.state))?;
     if let Some(cwd) = &leak.cwd {
         row("folder", &printable(cwd))?;
+    }
+    // A straggler stands below who started it.
+    let ancestors = if leak.kind == Kind::Straggler { &[] } else { leak.spawned_by.as_slice() };
+    for (place, ancestor) in ancestors.iter().take(ANCESTORS).enumerate() {
+        let line = match ancestor.argv.as_slice() {
+            [] => "(arguments not known)".to_owned(),
+            argv => command_line(argv, LINE),
+        };
+        let gone = if ancestor.alive { "" } else { ", gone" };
+        row(if place == 0 { "started" } else { "" }, &format!("by {}{gone}: {line}", ancestor.pid))?;
+    }
+    if ancestors.len() > ANCESTORS {
+        row("", &format!("by {} more, up to the command", ancestors.len() - ANCESTORS))?;
     }
     for address in &leak.listening {
         row("listens", &printable(address))?;

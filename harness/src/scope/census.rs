@@ -36,6 +36,9 @@ impl Scope {
                 taking.visit(pid, Some(Tier::Cgroup))?;
             }
         }
+        for pid in self.children_of_init()? {
+            taking.visit(pid, Some(Tier::Namespace))?;
+        }
         if self.tiers.contains(&Tier::Subreaper) {
             for pid in proc::children(Pid::this())? {
                 taking.visit(pid, Some(Tier::Subreaper))?;
@@ -129,6 +132,7 @@ impl<'a> Taking<'a> {
         }
         let is_below = process.ppid.is_some_and(|ppid| {
             self.known.contains_key(&ppid)
+                || self.scope.namespace.as_ref().is_some_and(|namespace| namespace.init() == ppid)
                 || (self.scope.tiers.contains(&Tier::Subreaper) && ppid == Pid::this())
         });
         let is_command = self.scope.command.as_ref().is_some_and(|command| command.pid() == process.pid);

@@ -121,7 +121,7 @@ impl Scope {
     ) -> Result<Conclusion> {
         let began = Instant::now();
         self.blind.extend(remark);
-        if self.tiers.is_empty() {
+        if !self.tiers.iter().any(|tier| tier.detects()) {
             self.blind.push("no tier of containment is in force".to_owned());
         }
         let mut is_empty = self.settle(events, began + grace)?;
@@ -178,6 +178,14 @@ impl Scope {
         Ok(self.census()?.processes)
     }
 
+    /// Blocks until the scope may have changed.
+    fn wait(&mut self, events: &mut dyn Events, deadline: Instant) -> Result<()> {
+        let deadline = self.next_look().map_or(deadline, |look| look.min(deadline));
+        events.wait(&self.changes(), deadline)?;
+        // Read away, or the next wait would return for it at once.
+        self.note_births()
+    }
+
     /// Evaluates at once, then at every event, then at the deadline.
     fn settle(&mut self, events: &mut dyn Events, deadline: Instant) -> Result<bool> {
         loop {
@@ -187,7 +195,7 @@ impl Scope {
             if Instant::now() >= deadline || events.is_hurried() {
                 return Ok(false);
             }
-            events.wait(&self.interests(), deadline)?;
+            self.wait(events, deadline)?;
         }
     }
 
@@ -206,7 +214,9 @@ impl Scope {
             }
             self.reap_into(&mut Vec::new())?;
         }
+        self.note_births()?;
         for process in &mut best.processes {
+            process.spawned_by = self.births.as_ref().and_then(|births| births.lineage.chain(process.pid));
             if process.state == Some(State::Sleeping)
                 && let Some(state) = before.get(&process.pid)
             {
@@ -243,7 +253,7 @@ impl Scope {
                 Ok(_) if Instant::now() < deadline => {}
                 _ => return Ok(false),
             }
-            events.wait(&self.interests(), deadline)?;
+            self.wait(events, deadline)?;
         }
     }
 
@@ -313,6 +323,9 @@ impl Scope {
     /// Kills to a fixpoint: a process that forks as fast as it can is caught by the cgroup as a whole, or by coming back
     /// to this process each time that its parent dies.
     fn kill(&mut self, events: &mut dyn Events, deadline: Instant) -> Result<bool> {
+        if let Some(namespace) = &self.namespace {
+            namespace.end()?;
+        }
         loop {
             if let Some(confinement) = &self.confinement {
                 match confinement.cgroup.kill() {
@@ -334,7 +347,7 @@ impl Scope {
             if now >= deadline {
                 return Ok(false);
             }
-            events.wait(&self.interests(), deadline.min(now + RELIST))?;
+            self.wait(events, deadline.min(now + RELIST))?;
         }
     }
 

@@ -7,6 +7,7 @@
 //! A scope waits for *any* child of its process where the subreaper tier is in force, so it belongs in a program of its
 //! own, the gate, and not in a process that has other children.
 
+mod births;
 mod census;
 mod ending;
 
@@ -15,6 +16,7 @@ use std::ffi::{CString, OsString};
 use std::time::{Duration, Instant};
 
 use headcount_sys::cgroup::{self, Cgroup, Watch};
+use headcount_sys::namespace::Namespace;
 use headcount_sys::poll::Interest;
 use headcount_sys::state::{self, Record, RunFolder, RunId, StateDir};
 use headcount_sys::wait::{self, Change, Found, Which};
@@ -22,6 +24,8 @@ use headcount_sys::witness::Guardian;
 use headcount_sys::{Pid, PidFd, ProcessId, prctl, proc, signal, spawn};
 
 pub use ending::{Conclusion, EndedBy, Events, Left};
+
+use births::Births;
 
 use crate::evidence::Marks;
 use crate::tier::{MissingTier, Tier};
@@ -68,6 +72,7 @@ pub struct Scope {
     tiers: BTreeSet<Tier>,
     missing: Vec<MissingTier>,
     confinement: Option<Confinement>,
+    namespace: Option<Namespace>,
     /// Children of this process that are not the command's.
     bystanders: BTreeSet<Pid>,
     command: Option<PidFd>,
@@ -78,8 +83,10 @@ pub struct Scope {
     began_ticks: u64,
     /// Whether something could not be ended.
     has_survivors: bool,
-    /// Processes that only the token showed, and whose end is waited for.
+    /// Processes whose end is waited for: no child of this process, and in no cgroup of the scope's.
     held: Vec<PidFd>,
+    /// The record of births.
+    births: Option<Births>,
 }
 
 /// How long the scan for the token is repeated while processes come and go under it.
@@ -117,6 +124,7 @@ impl Scope {
             tiers: BTreeSet::new(),
             missing: Vec::new(),
             confinement: None,
+            namespace: None,
             bystanders: BTreeSet::new(),
             command: None,
             blind: Vec::new(),
@@ -124,15 +132,23 @@ impl Scope {
             began_ticks: proc::ticks_now()?.0,
             has_survivors: false,
             held: Vec::new(),
+            births: None,
         };
+        // First, while this process is where the kernel gives them out: a user namespace of its own is no such place.
+        let mut births = options.tiers.contains(&Tier::Events).then(Births::open);
         for tier in Tier::ALL {
             let opened = if !options.tiers.contains(&tier) {
+                if tier.is_opt_in() {
+                    continue;
+                }
                 Err("not asked for (--tier)".to_owned())
             } else {
                 match tier {
+                    Tier::Namespace => scope.enclose(),
                     Tier::Cgroup => scope.confine(&above, &name),
                     Tier::Subreaper => become_subreaper(&scope.bystanders),
                     Tier::Token => Ok(()),
+                    Tier::Events => scope.record_births(births.take()),
                 }
             };
             match opened {
@@ -142,6 +158,8 @@ impl Scope {
                 Err(reason) => scope.missing.push(MissingTier { tier, reason }),
             }
         }
+        let own: Vec<Pid> = scope.bystanders.iter().copied().collect();
+        own.into_iter().for_each(|pid| scope.pass_over(pid));
         Ok(scope)
     }
 
@@ -173,6 +191,32 @@ impl Scope {
             }
         }
         Ok(())
+    }
+
+    fn record_births(&mut self, opened: Option<Result<Births>>) -> std::result::Result<(), String> {
+        self.births = opened.transpose().map_err(|e| e.chain())?;
+        Ok(())
+    }
+
+    fn enclose(&mut self) -> std::result::Result<(), String> {
+        let namespace = Namespace::open().map_err(|e| e.chain())?;
+        self.bystanders.insert(namespace.init());
+        self.namespace = Some(namespace);
+        Ok(())
+    }
+
+    /// How many processes the command started; `None` where that is not known exactly.
+    #[must_use]
+    pub fn forks(&self) -> Option<u64> {
+        self.births.as_ref().and_then(|births| births.lineage.forks())
+    }
+
+    /// Reads the births that were recorded since the last call. To be called whenever [`interests`](Self::interests) are ready.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn note_births(&mut self) -> Result<()> {
+        self.births.as_mut().map_or(Ok(()), Births::note)
     }
 
     /// The run's identity.
@@ -230,7 +274,8 @@ impl Scope {
             None => None,
         };
         let door = door.as_ref().map(std::os::fd::AsFd::as_fd);
-        match spawn::start(&spawn::Contained { command, variable, door, signals }) {
+        let namespace = self.namespace.as_ref().map(Namespace::door);
+        match spawn::start(&spawn::Contained { command, variable, door, namespace, signals }) {
             Ok(pidfd) => {
                 self.command = Some(pidfd);
                 Ok(true)
@@ -260,6 +305,9 @@ impl Scope {
     /// Names a child of this process that is not the command's, and not to be counted.
     pub fn pass_over(&mut self, pid: Pid) {
         self.bystanders.insert(pid);
+        if let Some(births) = &mut self.births {
+            births.disown(pid);
+        }
     }
 
     /// Takes that back: the child is gone, and its number may be another's from now on.
@@ -312,21 +360,47 @@ impl Scope {
         if self.tiers.contains(&Tier::Subreaper) && self.reap_into(&mut Vec::new())? {
             return Ok(false);
         }
-        if !self.tiers.contains(&Tier::Token) {
-            return Ok(true);
-        }
-        // The scan reads every process of the machine, so it comes last, and not again before those that it found ended.
         self.held.retain(|pidfd| !pidfd.has_exited().unwrap_or(true));
         if self.held.is_empty() {
+            self.held = self.adopted_by_init()?;
+        }
+        // The scan reads every process of the machine, so it comes last, and not again before those that it found ended.
+        if self.held.is_empty() && self.tiers.contains(&Tier::Token) {
             self.held = self.scan_until_quiet()?;
         }
         Ok(self.held.is_empty())
     }
 
+    /// What came to the namespace's init, or is left below it. Everything in the namespace does, once the command has ended.
+    fn adopted_by_init(&self) -> Result<Vec<PidFd>> {
+        let mut found = Vec::new();
+        let Some(namespace) = &self.namespace else { return Ok(found) };
+        if namespace.has_ended()? {
+            return Ok(found);
+        }
+        // The kernel lists a first child or says that there is none under one lock, so an empty list is the truth.
+        for pid in self.children_of_init()? {
+            if found.len() == HELD_LIMIT {
+                break;
+            }
+            found.extend(PidFd::open(pid)?);
+        }
+        Ok(found)
+    }
+
+    fn children_of_init(&self) -> Result<Vec<Pid>> {
+        let Some(namespace) = &self.namespace else { return Ok(Vec::new()) };
+        match proc::children(namespace.init()) {
+            Ok(children) => Ok(children),
+            Err(error) if error.is_gone() => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// With a stronger tier in force, which has just said that nothing is left, one scan is enough. On its own, the scan is
     /// repeated until nothing died under it: only then has it seen everything.
     fn scan_until_quiet(&mut self) -> Result<Vec<PidFd>> {
-        let is_alone = self.tiers.len() == 1;
+        let is_alone = self.tiers.iter().filter(|tier| tier.detects()).count() == 1;
         let deadline = Instant::now() + SCAN_WAIT;
         let mut seen = census::Seen::default();
         loop {
@@ -386,11 +460,24 @@ impl Scope {
         }
     }
 
-    /// What to wait on for the scope to change, besides the caller's SIGCHLD.
-    fn interests(&self) -> Vec<Interest<'_>> {
+    /// What to wait on while the command runs, besides the caller's signals; then [`note_births`](Self::note_births).
+    #[must_use]
+    pub fn interests(&self) -> Vec<Interest<'_>> {
+        self.births.iter().filter_map(Births::interest).collect()
+    }
+
+    /// When to call [`note_births`](Self::note_births) even if nothing is ready.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Instant> {
+        self.births.as_ref().and_then(Births::next_look)
+    }
+
+    /// What to wait on for the scope to empty, besides the caller's SIGCHLD.
+    fn changes(&self) -> Vec<Interest<'_>> {
         use std::os::fd::AsFd as _;
         let watch = self.confinement.iter().map(|confinement| Interest::changed(confinement.watch.as_fd()));
-        watch.chain(self.held.iter().map(|pidfd| Interest::readable(pidfd.as_fd()))).collect()
+        let held = self.held.iter().map(|pidfd| Interest::readable(pidfd.as_fd()));
+        watch.chain(held).chain(self.interests()).collect()
     }
 
     fn marks(&self) -> Marks {
@@ -412,6 +499,9 @@ impl Scope {
     fn remove(&mut self) -> Result<()> {
         if self.has_survivors {
             return Ok(());
+        }
+        if let Some(namespace) = self.namespace.take() {
+            namespace.dismiss()?;
         }
         if let Some(confinement) = self.confinement.take() {
             confinement.remove()?;

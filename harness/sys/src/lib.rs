@@ -7,7 +7,9 @@
 //! * [`pidfd`]: open, signal, and learn of a process's end
 //! * [`proc`]: pure parsers for `/proc`, and the thin functions that read the files for them
 //! * [`cgroup`]: cgroup v2: find the mount, create, join, events, freeze, kill, remove
+//! * [`events`]: the kernel's record of forks, executions and ends
 //! * [`signal`], [`wait`], [`poll`], [`prctl`], [`descriptors`]: what a supervisor needs of its own process
+//! * [`namespace`]: a pid namespace that ends with the gate
 //! * [`spawn`]: start a command that is contained before its first instruction
 //! * [`witness`]: a second member of the process group, which tells a signal to the group from one to the gate
 //! * [`state`]: the folder in which a run says that it exists
@@ -21,7 +23,9 @@
 pub mod cgroup;
 pub mod descriptors;
 mod error;
+pub mod events;
 pub mod identity;
+pub mod namespace;
 pub mod pidfd;
 pub mod poll;
 pub mod prctl;

@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use crate::signal::Inherited;
-use crate::{Error, Pid, PidFd, Result};
+use crate::{Error, Pid, PidFd, Result, namespace};
 
 /// A command and what it is to be started with.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Contained<'a> {
     pub variable: Option<(&'a CStr, &'a CStr)>,
     /// The `cgroup.procs` to join through.
     pub door: Option<BorrowedFd<'a>>,
+    /// The pid namespace to be born in, see [`Namespace::door`](crate::namespace::Namespace::door).
+    pub namespace: Option<BorrowedFd<'a>>,
     /// The signal state to give it.
     pub signals: &'a Inherited,
 }
@@ -65,16 +67,24 @@ pub fn start(contained: &Contained<'_>) -> std::result::Result<PidFd, Failure> {
         // SAFETY: the process is single-threaded, so nobody reads the environment meanwhile; both strings end in NUL.
         unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) };
     }
-    let parent = Pid::this().as_raw();
+    let is_namespaced = contained.namespace.is_some();
+    if let Some(door) = contained.namespace {
+        namespace::enter(door).map_err(Failure::System)?;
+    }
+    // From inside a pid namespace, a parent outside of it has no number.
+    let parent = if is_namespaced { 0 } else { Pid::this().as_raw() };
     let door = contained.door.map(|door| door.as_raw_fd());
     let signals = contained.signals.clone();
     let tell_raw = tell.as_raw_fd();
     let prepare = move || {
         confine(door).map_err(|e| report(tell_raw, CONFINEMENT, e))?;
         die_with(parent).map_err(|e| report(tell_raw, OTHER, e))?;
+        if is_namespaced {
+            namespace::mount_proc().map_err(|e| report(tell_raw, OTHER, e))?;
+        }
         signals.restore().map_err(|e| report(tell_raw, OTHER, e))
     };
-    // SAFETY: `prepare` makes only async-signal-safe calls (write, prctl, getppid, sigaction, sigprocmask) and allocates
+    // SAFETY: `prepare` makes only async-signal-safe calls (write, prctl, getppid, unshare, mount, sigaction, sigprocmask) and allocates
     // nothing; the descriptors that it uses stay open until spawn has returned.
     unsafe { command.pre_exec(prepare) };
     match command.spawn() {
@@ -104,6 +114,7 @@ fn confine(door: Option<i32>) -> io::Result<()> {
 
 fn die_with(parent: i32) -> io::Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    // A namespaced command whose parent died before the signal was armed ends with the namespace.
     if nix::unistd::getppid().as_raw() == parent {
         return Ok(());
     }

@@ -274,7 +274,7 @@ fn stand_guard(socket: RawFd, switch: RawFd) -> ! {
 }
 
 /// Blocks for a byte; `None` at the end of file.
-fn read_byte(socket: RawFd) -> Option<u8> {
+pub(crate) fn read_byte(socket: RawFd) -> Option<u8> {
     loop {
         let mut byte = [0u8; 1];
         // SAFETY: the buffer is valid for one byte.
@@ -288,7 +288,7 @@ fn read_byte(socket: RawFd) -> Option<u8> {
 }
 
 /// Closes every descriptor but two: the command's pipes, above all, must not be held open here.
-fn close_all_but(one: RawFd, other: RawFd) {
+pub(crate) fn close_all_but(one: RawFd, other: RawFd) {
     let (low, high) = if one < other { (one, other) } else { (other, one) };
     close_range(0, low - 1);
     close_range(low + 1, high - 1);

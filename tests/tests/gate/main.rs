@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod corpus;
+mod provenance;
 mod signals;
 mod terminal;
 mod transparency;
