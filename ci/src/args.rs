@@ -26,7 +26,24 @@ pub enum Action {
     /// Run a command; find, explain and end whatever it leaves behind.
     #[command(after_help = STATUS_HELP, override_usage = "headcount run [OPTIONS] -- CMD [ARGS]...")]
     Run(Run),
+
+    /// Show the runs of this machine, whether their hosts live, and what those that died left. Touches nothing.
+    #[command(after_help = AUDIT_HELP)]
+    Audit(Cleanup),
+
+    /// End and remove what runs left whose host died: processes, cgroups, folders. Nothing of a living host.
+    #[command(after_help = REAP_HELP)]
+    Reap(Cleanup),
 }
+
+const AUDIT_HELP: &str = "\
+Exit status: 0 nothing is left of dead runs; 23 processes are; 125 headcount itself failed.
+The runs are those in this user's state folder: $HEADCOUNT_STATE_DIR, else $XDG_RUNTIME_DIR/headcount, else
+/dev/shm/headcount-UID.";
+
+const REAP_HELP: &str = "\
+Exit status: 0 nothing is left of dead runs; 23 something could not be ended; 125 headcount itself failed.
+Every `headcount run` does the same when it starts.";
 
 const STATUS_HELP: &str = "\
 Exit status:
@@ -76,6 +93,15 @@ pub struct Run {
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+/// `headcount audit`, `headcount reap`
+#[derive(Debug, Clone, clap::Args)]
+pub struct Cleanup {
+    /// Write a report: text or json, to a file or to stderr. Can be given more than once. Text goes to stderr anyway,
+    /// unless it is given a file.
+    #[arg(long, value_name = "FORMAT[=FILE]")]
+    pub report: Vec<ReportTo>,
 }
 
 impl Run {
@@ -170,6 +196,7 @@ mod tests {
     fn parse(line: &str) -> Result<Run, String> {
         match Args::try_parse_from(line.split(' ')) {
             Ok(Args { action: Action::Run(run) }) => Ok(run),
+            Ok(_) => Err("not a run".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     }

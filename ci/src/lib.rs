@@ -2,11 +2,13 @@
 //!
 //! * [`args`]: the command line
 //! * [`supervisor`]: `headcount run`: one thread, one event loop
+//! * [`cleanup`]: `headcount audit`, `headcount reap`, and the reaping at the start of a run
 //! * [`exit`]: how headcount ends, a pure function of what happened
 //! * [`output`]: where reports go
 #![cfg(target_os = "linux")]
 
 pub mod args;
+pub mod cleanup;
 pub mod exit;
 pub mod output;
 pub mod supervisor;
@@ -21,6 +23,8 @@ pub fn main() -> ! {
     let args = args::Args::parse();
     let status = match args.action {
         args::Action::Run(run) => supervisor::run(&run),
+        args::Action::Audit(options) => cleanup::run(cleanup::Action::Audit, &options),
+        args::Action::Reap(options) => cleanup::run(cleanup::Action::Reap, &options),
     };
     match status {
         Status::Code(code) => std::process::exit(i32::from(code)),

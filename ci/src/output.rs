@@ -61,12 +61,20 @@ impl Reports {
     /// # Errors
     /// The first file that could not be written; the others are.
     pub fn write(self, report: &Report, exit: &str) -> Result<(), String> {
+        self.write_as(|format| match format {
+            Format::Text => text::render(report, exit),
+            Format::Json => json::render(report),
+        })
+    }
+
+    /// Writes all of them, with the content for each format.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_as(self, render: impl Fn(Format) -> String) -> Result<(), String> {
         let mut outcome = Ok(());
         for (format, file) in self.0 {
-            let content = match format {
-                Format::Text => text::render(report, exit),
-                Format::Json => json::render(report),
-            };
+            let content = render(format);
             match file {
                 None => say(&content, format == Format::Text),
                 Some((path, file)) => {
@@ -85,6 +93,11 @@ impl Reports {
         }
         outcome
     }
+}
+
+/// Says, on stderr, what people should know and nothing went wrong with.
+pub fn remark(message: &str) {
+    say(&format!("headcount: {}\n", headcount::text::printable(message)), false);
 }
 
 /// Says what went wrong with headcount itself.

@@ -25,6 +25,7 @@ use headcount_sys::witness::{Group, Witness};
 use headcount_sys::{Signal, prctl};
 
 use crate::args::Run;
+use crate::cleanup;
 use crate::exit::{self, Policy, Status};
 use crate::output::{self, Reports};
 
@@ -57,6 +58,8 @@ impl<'a> Gate<'a> {
         // First of all, while nothing is open that is not the command's.
         let inherited = Inherited::note().map_err(|e| e.chain())?;
         let reports = Reports::open(&args.report)?;
+        // While signals still end this process: nothing has been started that they would have to reach.
+        cleanup::before_run();
         let receiver = Receiver::open().map_err(|e| e.chain())?;
         let options = Options {
             tiers: args.tiers(),

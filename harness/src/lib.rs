@@ -4,6 +4,7 @@
 //! * [`evidence`]: what the kernel says of a process, read before anything is killed
 //! * [`provenance`]: who started whom, also when the parents are gone
 //! * [`verdict`]: a pure judgement over that evidence
+//! * [`cleanup`]: what runs left whose host is dead
 //! * [`report`]: the result as a value, as text and as JSON
 //!
 //! The judge reads the kernel: no verdict rests on what the system under test says of itself. Where the machine does not let
@@ -12,6 +13,7 @@
 //! This crate has no program of its own; the gate `headcount run -- CMD` is in `headcount-cli`.
 #![cfg(target_os = "linux")]
 
+pub mod cleanup;
 mod error;
 pub mod evidence;
 pub mod provenance;

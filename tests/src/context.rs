@@ -317,6 +317,11 @@ impl Started {
     }
 }
 
+/// Says a figure that a test saw, whether the test passes or not.
+pub fn say(figure: &str) {
+    drop(writeln!(std::io::stderr(), "{figure}"));
+}
+
 /// Blocks until a process has ended; `false` if that takes longer than anything here may.
 ///
 /// # Panics

@@ -207,7 +207,7 @@ impl Surroundings {
         self
     }
 
-    fn milliseconds(&self, ticks: u64) -> u64 {
+    pub(crate) fn milliseconds(&self, ticks: u64) -> u64 {
         ticks.saturating_mul(1000) / self.ticks_per_second.max(1)
     }
 }

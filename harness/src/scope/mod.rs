@@ -105,7 +105,7 @@ impl Scope {
         let run = RunId::random()?;
         let name = format!("headcount-{run}");
         let above = if options.tiers.contains(&Tier::Cgroup) { Some(cgroup::own()) } else { None };
-        let record = Record {
+        let mut record = Record {
             schema: state::SCHEMA.to_owned(),
             run_id: run.clone(),
             host: ProcessId::this()?,
@@ -115,6 +115,7 @@ impl Scope {
                 .and_then(|found| found.as_ref().ok())
                 .map(|above| above.path().join(&name)),
             program: options.program.clone(),
+            tiers: Vec::new(),
         };
         let folder = StateDir::open(&options.environment)?.create_run(&record)?;
         let mut scope = Self {
@@ -157,6 +158,11 @@ impl Scope {
                 }
                 Err(reason) => scope.missing.push(MissingTier { tier, reason }),
             }
+        }
+        // For whoever comes after a crash: which of them can find what is left.
+        record.tiers = scope.tiers.iter().map(|tier| tier.name().to_owned()).collect();
+        if let Some(folder) = &scope.folder {
+            folder.write(&record)?;
         }
         let own: Vec<Pid> = scope.bystanders.iter().copied().collect();
         own.into_iter().for_each(|pid| scope.pass_over(pid));

@@ -8,13 +8,14 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
+use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, ProcessId, Result};
+use crate::{Error, Pid, ProcessId, Result};
 
 /// The schema of [`Record`].
 pub const SCHEMA: &str = "headcount.run/1";
@@ -24,7 +25,7 @@ pub const SCHEMA: &str = "headcount.run/1";
 pub const TOKEN_VARIABLE: &str = "HEADCOUNT_TOKEN";
 
 /// A run's identity: 128 random bits, in hexadecimal.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RunId(String);
 
@@ -38,6 +39,22 @@ impl RunId {
         getrandom::fill(&mut bytes)
             .map_err(|e| Error::io("failed to draw a run id", std::io::Error::from(e)))?;
         Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+
+    /// The run that a text names; `None` if that is no run's identity.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+        if text.len() != 32 || !text.iter().all(is_digit) {
+            return None;
+        }
+        std::str::from_utf8(text).ok().map(|text| Self(text.to_owned()))
+    }
+
+    /// The run that a process belongs to by its token: the innermost one, which is named last.
+    #[must_use]
+    pub fn innermost(value: &[u8]) -> Option<Self> {
+        value.rsplit(|byte| *byte == b',').next().and_then(Self::parse)
     }
 
     /// Its text.
@@ -85,6 +102,49 @@ pub struct Record {
     pub cgroup: Option<PathBuf>,
     /// The command's program. Not its arguments: they may hold secrets.
     pub program: String,
+    /// How the run's processes can be found.
+    #[serde(default)]
+    pub tiers: Vec<String>,
+}
+
+/// The most bytes of a record that are read.
+const RECORD_LIMIT: u64 = 1 << 20;
+
+impl Record {
+    /// Reads a record's content.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn parse(content: &[u8]) -> std::result::Result<Self, String> {
+        let record: Self = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+        if record.schema != SCHEMA {
+            return Err(format!("its schema is {:?}, and not {SCHEMA}", record.schema));
+        }
+        if RunId::parse(record.run_id.as_str().as_bytes()).is_none() {
+            return Err("its run_id is none".to_owned());
+        }
+        Ok(record)
+    }
+}
+
+/// Something in the folder of runs.
+#[derive(Debug)]
+pub struct Entry {
+    /// The folder.
+    pub folder: RunFolder,
+    /// What it says.
+    pub content: Content,
+}
+
+/// What a folder of a run says.
+#[derive(Debug)]
+pub enum Content {
+    /// A run.
+    Run(Record),
+    /// A run that its host was about to record, with that host: nothing had been started yet.
+    Draft(ProcessId),
+    /// Nothing that can be understood, and why.
+    Damaged(String),
 }
 
 /// What of the environment decides where the folder is.
@@ -180,18 +240,77 @@ impl StateDir {
         &self.path
     }
 
-    /// Makes the folder of a run and writes its record.
+    /// As [`open`](Self::open), but makes nothing: `None` where there is no such folder.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn find(environment: &Environment) -> Result<Option<Self>> {
+        let path = environment.folder(nix::unistd::geteuid().as_raw());
+        if path.is_absolute() && !path.join("runs").exists() {
+            return Ok(None);
+        }
+        Self::open(environment).map(Some)
+    }
+
+    /// Makes the folder of a run with its record in it. Others see both or neither: until the record is written, the folder has
+    /// a name that tells who is about to.
     ///
     /// # Errors
     /// A file system that is full or read-only.
     pub fn create_run(&self, record: &Record) -> Result<RunFolder> {
-        let folder = RunFolder { path: self.path.join("runs").join(record.run_id.as_str()) };
+        let runs = self.path.join("runs");
+        let folder = RunFolder { path: runs.join(record.run_id.as_str()) };
         let failed = |e| Error::io(format!("failed to create run folder {}", folder.path.display()), e);
-        DirBuilder::new().mode(0o700).create(&folder.path).map_err(failed)?;
-        fs::set_permissions(&folder.path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
-        folder.write(record)?;
+        let draft = RunFolder { path: runs.join(draft_name(record)) };
+        DirBuilder::new().mode(0o700).create(&draft.path).map_err(failed)?;
+        fs::set_permissions(&draft.path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        let written =
+            draft.write(record).and_then(|()| fs::rename(&draft.path, &folder.path).map_err(failed));
+        if let Err(error) = written {
+            let _ = draft.remove();
+            return Err(error);
+        }
         Ok(folder)
     }
+
+    /// Everything in the folder of runs, sorted by name. Runs that end meanwhile are not in it.
+    ///
+    /// # Errors
+    /// Where the folder cannot be listed; what is wrong with one entry is told by its [`Content`].
+    pub fn runs(&self) -> Result<Vec<Entry>> {
+        let runs = self.path.join("runs");
+        let failed = |e| Error::io(format!("failed to list {}", runs.display()), e);
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&runs).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let folder = RunFolder { path: runs.join(&name) };
+            if let Some(content) = folder.content(name.as_encoded_bytes()) {
+                entries.push(Entry { folder, content });
+            }
+        }
+        entries.sort_by(|a, b| a.folder.path.cmp(&b.folder.path));
+        Ok(entries)
+    }
+}
+
+/// The name of a run's folder before its record is written.
+fn draft_name(record: &Record) -> String {
+    let ProcessId { pid, pid_namespace, inode, start_ticks, .. } = &record.host;
+    format!("new.{}.{pid_namespace}.{pid}.{start_ticks}.{}", record.run_id, inode.unwrap_or(0))
+}
+
+/// Who gave a folder such a name. The boot is this one: a draft is there for less than a millisecond.
+fn draft_host(name: &[u8]) -> Option<ProcessId> {
+    let mut parts = std::str::from_utf8(name).ok()?.split('.').skip(2);
+    let mut number = || parts.next().and_then(|text| text.parse::<u64>().ok());
+    let (pid_namespace, pid, start_ticks, inode) = (number()?, number()?, number()?, number()?);
+    Some(ProcessId {
+        boot_id: crate::identity::boot_id().ok()?,
+        pid_namespace,
+        pid: i32::try_from(pid).ok().and_then(Pid::new)?,
+        inode: (inode != 0).then_some(inode),
+        start_ticks,
+    })
 }
 
 fn refused(path: &Path, why: &str) -> Error {
@@ -279,6 +398,29 @@ impl RunFolder {
         &self.path
     }
 
+    /// What the folder says; `None` if it is gone.
+    fn content(&self, name: &[u8]) -> Option<Content> {
+        if name.starts_with(b"new.") {
+            return Some(draft_host(name).map_or_else(
+                || Content::Damaged("its name is none that headcount gives".to_owned()),
+                Content::Draft,
+            ));
+        }
+        let path = self.path.join("run.json");
+        let mut content = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(RECORD_LIMIT).read_to_end(&mut content));
+        let record = match read {
+            Ok(_) => Record::parse(&content),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.path.exists() => return None,
+            Err(error) => Err(error.to_string()),
+        };
+        Some(match record {
+            Ok(record) if record.run_id.as_str().as_bytes() == name => Content::Run(record),
+            Ok(_) => Content::Damaged("its record is another run's".to_owned()),
+            Err(reason) => Content::Damaged(reason),
+        })
+    }
+
     /// Writes the record, whole or not at all.
     ///
     /// # Errors
@@ -291,13 +433,16 @@ impl RunFolder {
         fs::rename(&draft, self.path.join("run.json")).map_err(failed)
     }
 
-    /// Removes the folder: the run ended, and left nothing.
+    /// Removes the folder: the run ended, and left nothing. One that is gone already is fine.
     ///
     /// # Errors
     /// As the system says.
-    pub fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.path)
-            .map_err(|e| Error::io(format!("failed to remove run folder {}", self.path.display()), e))
+    pub fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+        .map_err(|e| Error::io(format!("failed to remove run folder {}", self.path.display()), e))
     }
 }
 
@@ -381,6 +526,7 @@ mod tests {
             host: ProcessId::this().unwrap(),
             cgroup: Some("/sys/fs/cgroup/x".into()),
             program: "sh".into(),
+            tiers: vec!["token".into()],
         };
         let folder = state.create_run(&record).unwrap();
         let text = fs::read(folder.path().join("run.json")).unwrap();
@@ -388,5 +534,50 @@ mod tests {
         let path = folder.path().to_owned();
         folder.remove().unwrap();
         assert!(!path.exists());
+    }
+    #[test]
+    fn what_is_in_the_folder_is_told_apart() {
+        let base = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&given(&base.path().join("state"))).unwrap();
+        let record = Record {
+            schema: SCHEMA.into(),
+            run_id: RunId::random().unwrap(),
+            host: ProcessId::this().unwrap(),
+            cgroup: None,
+            program: "sh".into(),
+            tiers: Vec::new(),
+        };
+        state.create_run(&record).unwrap();
+        let runs = state.path().join("runs");
+        fs::create_dir(runs.join(draft_name(&record))).unwrap();
+        for (name, content) in [("0".repeat(32), "{"), ("1".repeat(32), "{}"), ("x".into(), "")] {
+            fs::create_dir(runs.join(&name)).unwrap();
+            fs::write(runs.join(name).join("run.json"), content).unwrap();
+        }
+        fs::create_dir(runs.join("f".repeat(32))).unwrap();
+        fs::write(runs.join("f".repeat(32)).join("run.json"), serde_json::to_vec(&record).unwrap()).unwrap();
+        let (mut found, mut drafts, mut damaged) = (0, 0, 0);
+        for entry in state.runs().unwrap() {
+            match entry.content {
+                Content::Run(one) => {
+                    assert_eq!(one, record);
+                    found += 1;
+                }
+                Content::Draft(host) => {
+                    assert_eq!(host, record.host);
+                    drafts += 1;
+                }
+                Content::Damaged(_) => damaged += 1,
+            }
+        }
+        assert_eq!((found, drafts, damaged), (1, 1, 4));
+    }
+
+    #[test]
+    fn a_process_belongs_to_the_innermost_run_of_its_token() {
+        let (a, b) = ("a".repeat(32), "b".repeat(32));
+        assert_eq!(RunId::innermost(format!("{a},{b}").as_bytes()), RunId::parse(b.as_bytes()));
+        assert_eq!(RunId::innermost(format!("{a},x").as_bytes()), None);
+        assert_eq!(RunId::parse("A".repeat(32).as_bytes()), None);
     }
 }

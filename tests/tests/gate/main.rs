@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "functions of a test are tests too")]
 
 mod bad_input;
+mod cleanup;
 mod corpus;
 mod provenance;
 mod signals;
