@@ -34,6 +34,16 @@ pub enum Action {
     /// End and remove what runs left whose host died: processes, cgroups, folders. Nothing of a living host.
     #[command(after_help = REAP_HELP)]
     Reap(Cleanup),
+
+    /// Show which tiers work on this machine, why others do not, and how to get them.
+    #[command(
+        after_help = "Exit status: 0 some tier can tell what is left; 24 none can; 125 headcount itself failed."
+    )]
+    Doctor(Cleanup),
+
+    /// Does nothing: what the doctor runs.
+    #[command(hide = true)]
+    Nothing,
 }
 
 const AUDIT_HELP: &str = "\
@@ -95,7 +105,7 @@ pub struct Run {
     pub command: Vec<OsString>,
 }
 
-/// `headcount audit`, `headcount reap`
+/// `headcount audit`, `headcount reap`, `headcount doctor`
 #[derive(Debug, Clone, clap::Args)]
 pub struct Cleanup {
     /// Write a report: text or json, to a file or to stderr. Can be given more than once. Text goes to stderr anyway,

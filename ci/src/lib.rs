@@ -3,12 +3,14 @@
 //! * [`args`]: the command line
 //! * [`supervisor`]: `headcount run`: one thread, one event loop
 //! * [`cleanup`]: `headcount audit`, `headcount reap`, and the reaping at the start of a run
+//! * [`doctor`]: `headcount doctor`
 //! * [`exit`]: how headcount ends, a pure function of what happened
 //! * [`output`]: where reports go
 #![cfg(target_os = "linux")]
 
 pub mod args;
 pub mod cleanup;
+pub mod doctor;
 pub mod exit;
 pub mod output;
 pub mod supervisor;
@@ -24,6 +26,8 @@ pub fn main() -> ! {
     let status = match args.action {
         args::Action::Run(run) => supervisor::run(&run),
         args::Action::Audit(options) => cleanup::run(cleanup::Action::Audit, &options),
+        args::Action::Doctor(options) => doctor::run(&options),
+        args::Action::Nothing => Status::Code(0),
         args::Action::Reap(options) => cleanup::run(cleanup::Action::Reap, &options),
     };
     match status {

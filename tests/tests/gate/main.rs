@@ -4,6 +4,7 @@
 mod bad_input;
 mod cleanup;
 mod corpus;
+mod doctor;
 mod provenance;
 mod signals;
 mod terminal;
