@@ -6,13 +6,13 @@
 
 trap '' PIPE
 
-case $1 in
-leak)
+case "$# $1" in
+'1 leak')
     # The fork is done when the next line runs, so it is in place.
     sleep 120 &
     exit 0
     ;;
-clean)
+'1 clean')
     sleep 120 &
     kill -TERM "$!"
     # dash writes "Terminated" for it here, which is no news.

@@ -42,12 +42,17 @@ sub told_to_stop {
 sub refork {
     my $end = Time::HiRes::clock_gettime(Time::HiRes::CLOCK_MONOTONIC()) + LIFE;
     my $generation = 0;
+    my $elder = 0;
     while (Time::HiRes::clock_gettime(Time::HiRes::CLOCK_MONOTONIC()) < $end) {
         last if $mode eq 'clean' && told_to_stop();
         Time::HiRes::sleep(PAUSE);
+        # On a busy machine the elder can still be about to exit; never are there three.
+        next if getppid == $elder;
+        my $self = $$;
         my $pid = fork;
         next if !defined $pid;    # no room for a moment: stay the one that lives
         POSIX::_exit(0) if $pid;
+        $elder = $self;
         $generation++;
         if ($generation == GENERATIONS) {
             syswrite $ready_w, 'r';

@@ -6,5 +6,6 @@
 
 pub mod context;
 pub mod oracle;
+pub mod recycler;
 
 pub use context::{Finished, Need, TestContext, Who};

@@ -39,9 +39,10 @@ impl Scope {
         for pid in self.children_of_init()? {
             taking.visit(pid, Some(Tier::Namespace))?;
         }
-        if self.tiers.contains(&Tier::Subreaper) {
+        if self.has_only_own_children() {
+            let by = if self.tiers.contains(&Tier::Subreaper) { Tier::Subreaper } else { Tier::Namespace };
             for pid in proc::children(Pid::this())? {
-                taking.visit(pid, Some(Tier::Subreaper))?;
+                taking.visit(pid, Some(by))?;
             }
         }
         if self.tiers.contains(&Tier::Token) {
@@ -133,7 +134,7 @@ impl<'a> Taking<'a> {
         let is_below = process.ppid.is_some_and(|ppid| {
             self.known.contains_key(&ppid)
                 || self.scope.namespace.as_ref().is_some_and(|namespace| namespace.init() == ppid)
-                || (self.scope.tiers.contains(&Tier::Subreaper) && ppid == Pid::this())
+                || (self.scope.has_only_own_children() && ppid == Pid::this())
         });
         let is_command = self.scope.command.as_ref().is_some_and(|command| command.pid() == process.pid);
         Ok(is_below || is_command || process.in_cgroup == Some(true) || process.has_token == Some(true))

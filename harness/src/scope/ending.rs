@@ -354,7 +354,7 @@ impl Scope {
     /// Kills without a look at anything but whose it is: a process that re-forks every other millisecond is gone by the time that
     /// its evidence is read. What is below those that die comes back to this process, and is next.
     fn kill_at_sight(&mut self) -> Result<()> {
-        if self.tiers.contains(&Tier::Subreaper) {
+        if self.has_only_own_children() {
             for pid in proc::children(Pid::this())? {
                 // A child's number is its own until this process waits for it.
                 if !self.bystanders.contains(&pid)

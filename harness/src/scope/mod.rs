@@ -205,6 +205,7 @@ impl Scope {
     }
 
     fn enclose(&mut self) -> std::result::Result<(), String> {
+        check_childless(&self.bystanders)?;
         let namespace = Namespace::open().map_err(|e| e.chain())?;
         self.bystanders.insert(namespace.init());
         self.namespace = Some(namespace);
@@ -331,10 +332,16 @@ impl Scope {
         Ok(changes)
     }
 
+    /// Whether every child of this process is the command's, or known. In the namespace tier that matters for what the command makes
+    /// its own sibling (`CLONE_PARENT`): all else in the namespace comes to init.
+    fn has_only_own_children(&self) -> bool {
+        self.tiers.contains(&Tier::Subreaper) || self.tiers.contains(&Tier::Namespace)
+    }
+
     /// Returns whether children are left.
     fn reap_into(&mut self, changes: &mut Vec<Change>) -> Result<bool> {
         let command = self.command.as_ref().map(PidFd::pid);
-        let which = match (self.tiers.contains(&Tier::Subreaper), command) {
+        let which = match (self.has_only_own_children(), command) {
             (true, _) => Which::Any,
             (false, Some(command)) => Which::One(command),
             (false, None) => return Ok(false),
@@ -363,7 +370,7 @@ impl Scope {
         if self.is_populated()? {
             return Ok(false);
         }
-        if self.tiers.contains(&Tier::Subreaper) && self.reap_into(&mut Vec::new())? {
+        if self.has_only_own_children() && self.reap_into(&mut Vec::new())? {
             return Ok(false);
         }
         self.held.retain(|pidfd| !pidfd.has_exited().unwrap_or(true));
@@ -527,6 +534,12 @@ impl Drop for Scope {
 }
 
 fn become_subreaper(own: &BTreeSet<Pid>) -> std::result::Result<(), String> {
+    check_childless(own)?;
+    prctl::set_child_subreaper(true).map_err(|e| e.chain())
+}
+
+/// Whatever becomes a child of this process from now on is the command's.
+fn check_childless(own: &BTreeSet<Pid>) -> std::result::Result<(), String> {
     match proc::children(Pid::this()) {
         // A shell that executed this program in its own place left it its children. Their orphans come back here as well,
         // and could not be told from the command's.
@@ -544,5 +557,5 @@ fn become_subreaper(own: &BTreeSet<Pid>) -> std::result::Result<(), String> {
         }
         Err(error) => return Err(error.chain()),
     }
-    prctl::set_child_subreaper(true).map_err(|e| e.chain())
+    Ok(())
 }

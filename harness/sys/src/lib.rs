@@ -12,6 +12,7 @@
 //! * [`namespace`]: a pid namespace that ends with the gate
 //! * [`spawn`]: start a command that is contained before its first instruction
 //! * [`witness`]: a second member of the process group, which tells a signal to the group from one to the gate
+//! * [`reuse`]: a process with a number that another had
 //! * [`state`]: the folder in which a run says that it exists
 //!
 //! **Cannot see:** processes outside its own pid namespace, and whatever `/proc` hides (`hidepid`).
@@ -30,6 +31,7 @@ pub mod pidfd;
 pub mod poll;
 pub mod prctl;
 pub mod proc;
+pub mod reuse;
 pub mod signal;
 pub mod spawn;
 pub mod state;

@@ -13,6 +13,7 @@
 //! **Cannot tell:** a signal that was sent twice while the first still waited is one signal, as ever (real-time ones queue); and one
 //! to the gate alone that comes in the look right after an equal one to the group, sent during a look, is taken for the group's.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
@@ -28,7 +29,7 @@ const WHAT_CAME: u8 = b'?';
 /// The gate's leave.
 const FAREWELL: u8 = b'.';
 /// How long the witness may take for an answer, or to end. It only ever computes: this is for a machine in trouble.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A running witness.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Witness {
         let socket = theirs.as_raw_fd();
         // SAFETY: the process is single-threaded; the child calls only `serve`, which is async-signal-safe.
         match unsafe { nix::unistd::fork() }.map_err(|e| Error::io("failed to fork the witness", e))? {
-            ForkResult::Child => serve(socket),
+            ForkResult::Child => serve(socket, c"headcount-wit"),
             ForkResult::Parent { child } => {
                 let process = Pid::new(child.as_raw()).map(PidFd::open).transpose()?.flatten();
                 let process = process.ok_or_else(|| Error::new("the witness ended at once"))?;
@@ -73,11 +74,9 @@ impl Witness {
         if self.is_lost {
             return Err(Error::new("the witness did not answer before"));
         }
-        let mut counts = Counts::default();
-        let asked = self.socket.write_all(&[WHAT_CAME]).and_then(|()| self.socket.read_exact(&mut counts.0));
-        self.is_lost = asked.is_err();
-        asked.map_err(|e| Error::io("failed to ask the witness", e))?;
-        Ok(counts)
+        let counts = ask(&mut self.socket);
+        self.is_lost = counts.is_err();
+        counts.map_err(|e| Error::io("failed to ask the witness", e))
     }
 
     /// Lets the witness go, and waits for it.
@@ -99,9 +98,17 @@ impl Witness {
     }
 }
 
+/// Asks a process that [`serve`]s for the signals since the last question.
+pub(crate) fn ask(socket: &mut UnixStream) -> io::Result<Counts> {
+    let mut counts = Counts::default();
+    socket.write_all(&[WHAT_CAME])?;
+    socket.read_exact(&mut counts.0)?;
+    Ok(counts)
+}
+
 /// How often each signal came, from 1 to 64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counts([u8; 64]);
+pub struct Counts(pub(crate) [u8; 64]);
 
 impl Default for Counts {
     fn default() -> Self {
@@ -190,9 +197,9 @@ impl Counts {
     }
 }
 
-/// The witness's life. Async-signal-safe: it runs after a fork, without exec.
-fn serve(socket: RawFd) -> ! {
-    let _ = nix::sys::prctl::set_name(c"headcount-wit");
+/// The life of a process that counts signals and is asked for them. Async-signal-safe: it runs after a fork, without exec.
+pub(crate) fn serve(socket: RawFd, name: &CStr) -> ! {
+    let _ = nix::sys::prctl::set_name(name);
     close_all_but(socket, socket);
     while read_byte(socket) == Some(WHAT_CAME) {
         let Counts(answer) = drain();

@@ -6,6 +6,7 @@ mod cleanup;
 mod corpus;
 mod doctor;
 mod provenance;
+mod recycled;
 mod signals;
 mod terminal;
 mod transparency;

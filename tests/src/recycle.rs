@@ -1,0 +1,5 @@
+//! The program of [`headcount_tests::recycler`].
+
+fn main() -> std::process::ExitCode {
+    headcount_tests::recycler::main()
+}
