@@ -38,6 +38,8 @@ pub enum Need {
     Program(&'static str),
     /// A cgroup v2 in which root can create others.
     Cgroup,
+    /// A cgroup v1 freezer, whose frozen processes no signal ends.
+    FreezerV1,
     /// Proc events for the user who runs the tests.
     Events,
 }
@@ -352,6 +354,8 @@ impl Need {
                 });
                 (!found).then(|| format!("the program {name}"))
             }
+            Self::FreezerV1 => (!Path::new("/sys/fs/cgroup/freezer/tasks").exists())
+                .then(|| "a cgroup v1 freezer at /sys/fs/cgroup/freezer".to_owned()),
             Self::Events => headcount_sys::events::ProcEvents::open()
                 .err()
                 .map(|error| format!("proc events ({})", error.chain())),

@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::Scope;
 use super::census::Census;
 use crate::Result;
-use crate::evidence::Process;
+use crate::evidence::{Life, Process};
 use crate::tier::Tier;
 use crate::verdict::{self, Dying, Kind, Verdict};
 
@@ -30,9 +30,11 @@ const FREEZE_WAIT: Duration = Duration::from_millis(300);
 /// How long the census is repeated while processes come and go under it.
 const CENSUS_WAIT: Duration = Duration::from_millis(500);
 /// How long processes may take to end after TERM.
-const TERM_WAIT: Duration = Duration::from_millis(1500);
+const TERM_WAIT: Duration = Duration::from_millis(1300);
 /// How long they may take to be gone after KILL.
-const KILL_WAIT: Duration = Duration::from_millis(1500);
+const KILL_WAIT: Duration = Duration::from_millis(1300);
+/// How long a process that no tier shows any more may take to be dead: it gives up its memory and leaves its cgroup before.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait for an event of a tree that is being killed before it is listed anew: a process whose parent is
 /// not this one's child tells nobody here of its end.
 const RELIST: Duration = Duration::from_millis(20);
@@ -140,7 +142,8 @@ impl Scope {
                 judgement = verdict::judge(&census.processes, &[], Dying::IsALeak);
             }
             if !is_empty && judgement.leaks.is_empty() {
-                self.blind.push(unseen(&census));
+                let left = in_the_way(&census.processes);
+                self.blind.extend(if left.is_empty() { vec![unseen(&census)] } else { left });
             }
         }
         let diagnosed = Instant::now();
@@ -292,9 +295,7 @@ impl Scope {
             }
             is_empty = self.kill(events, Instant::now() + KILL_WAIT)?;
         }
-        // A process gives up its memory and leaves its cgroup a moment before it is dead: one that no tier shows any more is
-        // given that moment.
-        let deadline = Instant::now() + if is_empty { DYING_WAIT } else { Duration::ZERO };
+        let deadline = Instant::now() + if is_empty { LAST_WAIT } else { Duration::ZERO };
         for left in leaks.iter_mut() {
             // A leaked zombie was waited for by whoever adopted it, once its parent had ended.
             let lives = left.kind != Kind::Zombie
@@ -310,12 +311,9 @@ impl Scope {
             };
         }
         if !is_empty {
-            let living = self.census()?.processes.len();
-            self.has_survivors = true;
-            self.blind.push(match living {
-                1 => "1 process could not be ended and lives on".to_owned(),
-                many => format!("{many} processes could not be ended and live on"),
-            });
+            let left = self.census()?.processes;
+            self.has_survivors = left.iter().any(|process| process.life != Life::Dead);
+            self.blind.extend(in_the_way(&left));
         }
         Ok(())
     }
@@ -404,6 +402,46 @@ fn ends_by(pidfd: &PidFd, deadline: Instant) -> Result<bool> {
             return Ok(false);
         }
         poll::wait(&[Interest::readable(pidfd.as_fd())], poll::Timeout::At(deadline))?;
+    }
+}
+
+/// The most processes that are named which could not be ended.
+const NAMED: usize = 5;
+
+/// What keeps each of these from ending, as far as the kernel tells.
+fn in_the_way(left: &[Process]) -> Vec<String> {
+    let mut reasons: Vec<String> = left.iter().take(NAMED).map(obstacle).collect();
+    if left.len() > NAMED {
+        reasons.push(format!("and {} more processes could not be ended", left.len() - NAMED));
+    }
+    reasons
+}
+
+fn obstacle(process: &Process) -> String {
+    let named = |pid: Pid, name: &[u8]| format!("process {pid} ({})", crate::text::reversible(name));
+    let who = named(process.pid, &process.name);
+    let tracer = proc::status(process.pid).ok().and_then(|status| status.tracer);
+    if process.life == Life::Dead {
+        return match (tracer, process.ppid) {
+            (Some(tracer), _) => {
+                let name = proc::stat(tracer).map(|stat| stat.name).unwrap_or_default();
+                format!("{who} is dead, and {}, which traces it, does not wait for it", named(tracer, &name))
+            }
+            (None, Some(parent)) => format!("{who} is dead, and its parent {parent} does not wait for it"),
+            (None, None) => {
+                format!("{who} is dead, and its parent, outside of this pid namespace, does not wait for it")
+            }
+        };
+    }
+    let own = headcount_sys::prctl::real_uid();
+    match (process.state, process.uid) {
+        (_, Some(uid)) if own != 0 && uid != own => {
+            format!("{who} lives on: it belongs to uid {uid}, and uid {own} may not end it")
+        }
+        (Some(State::DiskSleep), _) => {
+            format!("{who} lives on: it is in uninterruptible sleep, and SIGKILL waits until that ends")
+        }
+        _ => format!("{who} lives on: it did not end on SIGKILL"),
     }
 }
 

@@ -10,6 +10,7 @@ mod recycled;
 mod signals;
 mod terminal;
 mod transparency;
+mod unkillable;
 
 use headcount_tests::TestContext;
 
