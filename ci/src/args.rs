@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use headcount::Tier;
+use headcount::exception::Exception;
 
 use crate::exit::LEAKED;
 
@@ -100,6 +101,11 @@ pub struct Run {
     #[arg(long, value_name = "T", value_delimiter = ',')]
     pub require_tier: Vec<Tier>,
 
+    /// Let these outlive the command, and only report them: bazel, gradle, kotlin, sccache (their servers and daemons), ssh
+    /// (masters of shared connections). Can be given more than once, or with commas.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = exception)]
+    pub except: Vec<Exception>,
+
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
@@ -130,6 +136,13 @@ impl Run {
 /// `none`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tiers(BTreeSet<Tier>);
+
+fn exception(text: &str) -> Result<Exception, String> {
+    Exception::named(text).ok_or_else(|| {
+        let names: Vec<&str> = Exception::ALL.iter().map(|one| one.name).collect();
+        format!("unknown exception `{text}`; there are {}", names.join(", "))
+    })
+}
 
 fn by_default() -> impl Iterator<Item = Tier> {
     Tier::ALL.into_iter().filter(|tier| !tier.is_opt_in())
@@ -228,6 +241,7 @@ mod tests {
             ("headcount run --report xml -- true", "there are text and json"),
             ("headcount run --report json= -- true", "no file"),
             ("headcount run --tier cgroups -- true", "there are namespace"),
+            ("headcount run --except make -- true", "there are bazel, gradle, kotlin, sccache, ssh"),
             ("headcount run --leak-exit-code 0 -- true", "1..=255"),
             ("headcount run --", "CMD"),
         ] {

@@ -203,6 +203,7 @@ fn attempt(tier: Tier, receiver: &Receiver) -> Result<(), String> {
         tiers: BTreeSet::from([tier]),
         environment: state::Environment::this(),
         outer_token: None,
+        exceptions: Vec::new(),
         program: "headcount doctor".to_owned(),
     };
     let mut scope = Scope::open(&options).map_err(|e| e.chain())?;

@@ -36,6 +36,12 @@ pub fn run(args: &Run) -> Status {
         output::error(&format!("tier {tier} is required and left out: --tier does not name it"));
         return Status::Code(2);
     }
+    if !args.except.is_empty() && args.tiers().contains(&Tier::Namespace) {
+        output::error(
+            "--except cannot be kept with the namespace tier: everything in a pid namespace ends with it",
+        );
+        return Status::Code(2);
+    }
     match Gate::open(args) {
         Ok(gate) => gate.run(),
         Err(message) => {
@@ -65,6 +71,7 @@ impl<'a> Gate<'a> {
             tiers: args.tiers(),
             environment: state::Environment::this(),
             outer_token: std::env::var_os(state::TOKEN_VARIABLE),
+            exceptions: args.except.clone(),
             program: args
                 .command
                 .first()
@@ -127,6 +134,7 @@ impl<'a> Gate<'a> {
             verdict: Verdict::Inconclusive,
             reasons: vec![message],
             leaks: Vec::new(),
+            excepted: Vec::new(),
             taken_ticks: 0,
             settle: std::time::Duration::ZERO,
             evidence: std::time::Duration::ZERO,

@@ -2,6 +2,7 @@
 //!
 //! * [`scope`]: the box in which a command runs: tiers of containment, the census of who is in it, and its end
 //! * [`evidence`]: what the kernel says of a process, read before anything is killed
+//! * [`exception`]: what is meant to outlive a command, by name
 //! * [`provenance`]: who started whom, also when the parents are gone
 //! * [`verdict`]: a pure judgement over that evidence
 //! * [`cleanup`]: what runs left whose host is dead
@@ -16,6 +17,7 @@
 pub mod cleanup;
 mod error;
 pub mod evidence;
+pub mod exception;
 pub mod provenance;
 pub mod redact;
 pub mod report;

@@ -52,8 +52,25 @@ pub struct Report {
     pub reasons: Vec<String>,
     /// What was left, parents before children.
     pub leaks: Vec<Leak>,
+    /// What was left and is meant to be, by the exceptions that were named.
+    pub excepted: Vec<Excepted>,
     /// Counts and durations.
     pub stats: Stats,
+}
+
+/// A process that is meant to outlive the command.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Excepted {
+    /// The exception's name.
+    pub exception: &'static str,
+    /// Its reason.
+    pub reason: &'static str,
+    /// The process's number.
+    pub pid: Pid,
+    /// Its short name.
+    pub name: String,
+    /// Its arguments, redacted.
+    pub argv: Vec<String>,
 }
 
 /// How a command ended: by an exit status or by a signal; neither if it was not started.
@@ -259,6 +276,17 @@ impl Report {
                 .into_iter()
                 .map(|left| leak(left, &by_pid, conclusion.taken_ticks, surroundings))
                 .collect(),
+            excepted: conclusion
+                .excepted
+                .iter()
+                .map(|(by, process)| Excepted {
+                    exception: by.name,
+                    reason: by.reason,
+                    pid: process.pid,
+                    name: words::reversible(&process.name),
+                    argv: argv(process),
+                })
+                .collect(),
             stats: Stats {
                 forks: findings.forks,
                 settle_ms: milliseconds(conclusion.settle),
@@ -425,6 +453,7 @@ mod tests {
             verdict,
             reasons: reasons.iter().map(|reason| (*reason).to_owned()).collect(),
             leaks,
+            excepted: Vec::new(),
             taken_ticks: 300,
             settle: Duration::from_millis(1000),
             evidence: Duration::from_millis(12),

@@ -40,6 +40,10 @@ fn write(text: &mut String, report: &Report, exit: &str) -> std::fmt::Result {
     match report.verdict {
         Verdict::Clean => {
             write!(text, "headcount: {GOOD}clean{GOOD:#}: `{command}` left nothing behind")?;
+            if !report.excepted.is_empty() {
+                let named = report.excepted.iter().map(|one| format!("{} {}", one.exception, one.pid));
+                write!(text, " but what is excepted: {}", named.collect::<Vec<_>>().join(", "))?;
+            }
             return writeln!(text, " {FAINT}({}){FAINT:#}", tiers(report));
         }
         Verdict::Inconclusive => {
@@ -54,6 +58,9 @@ fn write(text: &mut String, report: &Report, exit: &str) -> std::fmt::Result {
             writeln!(text, "headcount: {BAD}leaked{BAD:#}: {outlived} outlived `{command}`")?;
             writeln!(text)?;
             tree(text, report)?;
+            for one in &report.excepted {
+                writeln!(text, "{FAINT}excepted{FAINT:#} {} {}: {}", one.exception, one.pid, one.reason)?;
+            }
             advice(text, report)?;
             reasons(text, report)?;
         }
@@ -108,7 +115,9 @@ fn title(leak: &Leak) -> String {
     if leak.argv.iter().all(String::is_empty) {
         format!("[{}]", printable(&leak.name))
     } else {
-        command_line(&leak.argv, LINE)
+        // What set a title of its own has emptied the rest.
+        let used = leak.argv.iter().rposition(|word| !word.is_empty()).map_or(0, |last| last + 1);
+        command_line(leak.argv.get(..used).unwrap_or_default(), LINE)
     }
 }
 

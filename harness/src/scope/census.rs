@@ -181,6 +181,7 @@ impl Scope {
             // What is older than the run cannot have its token; most of a machine's processes are, kernel threads above all.
             match proc::stat(pid) {
                 Ok(stat) if stat.start_ticks < self.began_ticks => continue,
+                Ok(stat) if Pid::new(stat.ppid).is_some_and(|parent| self.is_excepted(parent)) => continue,
                 Ok(_) => {}
                 Err(error) if error.is_gone() => {
                     if seen.dead.insert(pid) {

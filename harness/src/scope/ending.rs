@@ -20,6 +20,7 @@ use super::Scope;
 use super::census::Census;
 use crate::Result;
 use crate::evidence::{Life, Process};
+use crate::exception::Exception;
 use crate::tier::Tier;
 use crate::verdict::{self, Dying, Kind, Verdict};
 
@@ -98,6 +99,8 @@ pub struct Conclusion {
     pub reasons: Vec<String>,
     /// What was left.
     pub leaks: Vec<Left>,
+    /// What was left and is meant to outlive the command.
+    pub excepted: Vec<(Exception, Process)>,
     /// When the evidence was taken, in clock ticks since boot.
     pub taken_ticks: u64,
     /// How long the tree took to empty, or was given.
@@ -126,7 +129,12 @@ impl Scope {
         if !self.tiers.iter().any(|tier| tier.detects()) {
             self.blind.push("no tier of containment is in force".to_owned());
         }
+        self.let_go()?;
         let mut is_empty = self.settle(events, began + grace)?;
+        if !is_empty && self.let_go()? {
+            // It was not yet what it is now when the command ended.
+            is_empty = self.is_empty()?;
+        }
         let settled = Instant::now();
         let (taken_ticks, _) = proc::ticks_now()?;
         let mut census = Census::default();
@@ -166,6 +174,7 @@ impl Scope {
             verdict,
             reasons: self.blind.clone(),
             leaks,
+            excepted: self.excepted(),
             taken_ticks,
             settle: settled - began,
             evidence: diagnosed - settled,
@@ -373,7 +382,7 @@ impl Scope {
 
     /// A descriptor of a process that was recorded, if it still lives. Where the kernel gives no inodes, it also has to be
     /// recognisable as the scope's by what it is now.
-    fn find(&self, process: &Process) -> Result<Option<PidFd>> {
+    pub(super) fn find(&self, process: &Process) -> Result<Option<PidFd>> {
         let Some(pidfd) = PidFd::open(process.pid)? else { return Ok(None) };
         let is_same = match process.inode {
             Some(inode) => pidfd.inode()? == Some(inode),

@@ -10,6 +10,7 @@
 mod births;
 mod census;
 mod ending;
+mod excepted;
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
@@ -26,8 +27,10 @@ use headcount_sys::{Pid, PidFd, ProcessId, prctl, proc, signal, spawn};
 pub use ending::{Conclusion, EndedBy, Events, Left};
 
 use births::Births;
+use excepted::Excepted;
 
 use crate::evidence::Marks;
+use crate::exception::Exception;
 use crate::tier::{MissingTier, Tier};
 use crate::{Error, Result};
 
@@ -42,12 +45,16 @@ pub struct Options {
     pub outer_token: Option<OsString>,
     /// The program that will run in it, for the record.
     pub program: String,
+    /// What is meant to outlive the command.
+    pub exceptions: Vec<Exception>,
 }
 
 /// The cgroup that confines a scope.
 #[derive(Debug)]
 struct Confinement {
     cgroup: Cgroup,
+    /// The gate's own, in which it was made.
+    above: Cgroup,
     watch: Watch,
     /// Ends what is inside if this process is killed; `None` where there can be none.
     guardian: Option<Guardian>,
@@ -87,6 +94,9 @@ pub struct Scope {
     held: Vec<PidFd>,
     /// The record of births.
     births: Option<Births>,
+    /// What may outlive the command, and what was found of it and let go.
+    exceptions: Vec<Exception>,
+    excepted: Vec<Excepted>,
 }
 
 /// How long the scan for the token is repeated while processes come and go under it.
@@ -134,6 +144,8 @@ impl Scope {
             has_survivors: false,
             held: Vec::new(),
             births: None,
+            exceptions: options.exceptions.clone(),
+            excepted: Vec::new(),
         };
         // First, while this process is where the kernel gives them out: a user namespace of its own is no such place.
         let mut births = options.tiers.contains(&Tier::Events).then(Births::open);
@@ -189,7 +201,8 @@ impl Scope {
         match opened {
             Ok((watch, guardian)) => {
                 self.bystanders.extend(guardian.as_ref().map(Guardian::pid));
-                self.confinement = Some(Confinement { cgroup, watch, guardian, hierarchy });
+                let above = above.clone();
+                self.confinement = Some(Confinement { cgroup, above, watch, guardian, hierarchy });
             }
             Err(error) => {
                 let _ = cgroup.remove();
@@ -349,7 +362,7 @@ impl Scope {
         loop {
             match wait::take(which, true)? {
                 Found::NoChildren => return Ok(false),
-                Found::Nothing => return Ok(true),
+                Found::Nothing => return self.has_counted_children(),
                 Found::Child(pid, change) if Some(pid) == command => changes.push(change),
                 Found::Child(pid, change) if change.is_end() => {
                     if !self.bystanders.remove(&pid) {
@@ -367,6 +380,7 @@ impl Scope {
     /// # Errors
     /// Where the kernel refuses.
     pub fn is_empty(&mut self) -> Result<bool> {
+        self.forget_ended_exceptions();
         if self.is_populated()? {
             return Ok(false);
         }

@@ -119,6 +119,14 @@ impl Cgroup {
             .map_err(|e| Error::io(format!("failed to open {} for writing", path.display()), e))
     }
 
+    /// Moves a running process into this cgroup.
+    ///
+    /// # Errors
+    /// Without the right to; a process that is gone.
+    pub fn take_in(&self, pid: Pid) -> Result<()> {
+        self.write("cgroup.procs", pid.to_string().as_bytes())
+    }
+
     /// An open `cgroup.kill`; a `1` written to it ends all that lives inside. `None` before Linux 5.14.
     ///
     /// # Errors

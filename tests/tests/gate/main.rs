@@ -2,9 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "functions of a test are tests too")]
 
 mod bad_input;
+mod blind_spots;
 mod cleanup;
 mod corpus;
 mod doctor;
+mod exceptions;
 mod provenance;
 mod recycled;
 mod signals;
