@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use headcount::report::Surroundings;
-use headcount::scope::{Events, Options, Scope};
+use headcount::scope::{Children, Events, Options, Scope};
 use headcount::text::printable;
 use headcount::{Tier, Verdict};
 use headcount_sys::poll::{self, Interest, Timeout};
@@ -222,7 +222,7 @@ fn attempt(tier: Tier, receiver: &Receiver) -> Result<(), String> {
         if Instant::now() >= deadline {
             return Err("a program that does nothing did not end".to_owned());
         }
-        listener.wait(&[], deadline).map_err(|e| e.chain())?;
+        listener.wait(&[], Children::Wake, deadline).map_err(|e| e.chain())?;
     }
     let conclusion = scope.conclude(&mut listener, PATIENCE, None).map_err(|e| e.chain())?;
     scope.close().map_err(|e| e.chain())?;
@@ -242,8 +242,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Listener<'a>(&'a Receiver);
 
 impl Events for Listener<'_> {
-    fn wait(&mut self, interests: &[Interest<'_>], deadline: Instant) -> headcount::Result<()> {
-        let mut all = self.0.interests().to_vec();
+    fn wait(
+        &mut self,
+        interests: &[Interest<'_>],
+        children: Children,
+        deadline: Instant,
+    ) -> headcount::Result<()> {
+        let mut all = self.0.interests(children == Children::Wake);
         all.extend_from_slice(interests);
         poll::wait(&all, Timeout::At(deadline))?;
         self.0.forget_children()?;

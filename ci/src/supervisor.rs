@@ -14,7 +14,7 @@
 use std::time::Instant;
 
 use headcount::report::{Exit, Findings, Report, Surroundings};
-use headcount::scope::{Conclusion, Events, Options, Scope};
+use headcount::scope::{Children, Conclusion, Events, Options, Scope};
 use headcount::{Error, Tier, Verdict, text};
 use headcount_sys::descriptors::Inherited;
 use headcount_sys::poll::{self, Interest, Timeout};
@@ -185,7 +185,7 @@ impl<'a> Gate<'a> {
             }
             let next = limit.as_ref().and_then(Limit::next).into_iter().chain(self.scope.next_look()).min();
             let timeout = next.map_or(Timeout::Never, Timeout::At);
-            let mut interests = self.receiver.interests().to_vec();
+            let mut interests = self.receiver.interests(true);
             interests.extend(self.scope.interests());
             poll::wait(&interests, timeout).map_err(|e| e.chain())?;
             self.scope.note_births().map_err(|e| e.chain())?;
@@ -290,8 +290,13 @@ struct Listener<'a> {
 }
 
 impl Events for Listener<'_> {
-    fn wait(&mut self, interests: &[Interest<'_>], deadline: Instant) -> headcount::Result<()> {
-        let mut all = self.receiver.interests().to_vec();
+    fn wait(
+        &mut self,
+        interests: &[Interest<'_>],
+        children: Children,
+        deadline: Instant,
+    ) -> headcount::Result<()> {
+        let mut all = self.receiver.interests(children == Children::Wake);
         all.extend_from_slice(interests);
         poll::wait(&all, Timeout::At(deadline))?;
         self.receiver.forget_children()?;

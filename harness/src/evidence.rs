@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use headcount_sys::proc::{self, Listener, Stat, State};
+use headcount_sys::proc::{self, Listener, Stat, State, Status};
 use headcount_sys::{Error, Pid, PidFd};
 
 use crate::Result;
@@ -38,6 +38,8 @@ pub struct Process {
     pub life: Life,
     /// The main thread's state, or another's where the main thread has ended; `None` if `/proc` hides the process.
     pub state: Option<State>,
+    /// How many threads it has.
+    pub threads: u64,
     /// Its short name.
     pub name: Vec<u8>,
     /// Its start, in clock ticks since boot.
@@ -83,6 +85,7 @@ impl Process {
             ppid: None,
             life: Life::Alive,
             state: None,
+            threads: 0,
             name: Vec::new(),
             start_ticks: 0,
             session: None,
@@ -182,11 +185,13 @@ impl Reader {
             }
             Err(error) => return Err(error.into()),
         };
-        let (life, state, thread) = life(pid, &stat);
+        let status = proc::status(pid).ok();
+        let (life, state, thread) = life(pid, &stat, status.as_ref());
         let mut process = Process {
             ppid: Pid::new(stat.ppid),
             life,
             state: Some(state),
+            threads: stat.threads,
             name: stat.name,
             start_ticks: stat.start_ticks,
             session: Some(stat.session),
@@ -196,9 +201,7 @@ impl Reader {
             missing: Vec::new(),
             ..Process::hidden(pidfd)?
         };
-        if let Ok(status) = proc::status(pid) {
-            process.uid = Some(status.uid);
-        }
+        process.uid = status.map(|status| status.uid);
         if life != Life::Dead {
             self.read_files(&mut process, thread, marks);
         }
@@ -275,9 +278,9 @@ impl Reader {
 
 /// How much of a process is left, what it is doing, and the thread through which its files can be read. One whose main thread
 /// has ended looks like a zombie while its other threads live, so the threads are asked then.
-fn life(pid: Pid, stat: &Stat) -> (Life, State, Pid) {
+fn life(pid: Pid, stat: &Stat, status: Option<&Status>) -> (Life, State, Pid) {
     if !stat.state.is_dead() && !stat.is_exiting() {
-        let dying = proc::status(pid).is_ok_and(|status| status.is_being_killed() || status.core_dumping);
+        let dying = status.is_some_and(|status| status.is_being_killed() || status.core_dumping);
         return (if dying { Life::Dying } else { Life::Alive }, stat.state, pid);
     }
     let mut life = if stat.state.is_dead() { Life::Dead } else { Life::Dying };

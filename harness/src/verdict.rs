@@ -120,6 +120,7 @@ pub(crate) mod tests {
             ppid: Pid::new(ppid),
             life,
             state: Some(if life == Life::Dead { State::Zombie } else { State::Sleeping }),
+            threads: 1,
             name: b"sleep".to_vec(),
             start_ticks: 100,
             session: Some(1),

@@ -3,9 +3,10 @@
 //!
 //! `cargo bench -p headcount-tests`; `PAIRS=n` for more or fewer pairs.
 
-use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use headcount_tests::figures::{pairs, say};
 
 const GATE: &str = env!("CARGO_BIN_EXE_headcount-under-test");
 
@@ -14,26 +15,30 @@ fn main() {
     if std::env::args().any(|argument| argument == "--test") {
         return;
     }
-    let pairs = |default: usize| {
-        std::env::var("PAIRS")
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .filter(|pairs| *pairs > 0)
-            .unwrap_or(default)
-    };
     let start = pair(&["true"], pairs(300));
     let more: Vec<f64> =
         start.iter().map(|(bare, gated)| (gated.as_secs_f64() - bare.as_secs_f64()) * 1e3).collect();
     say("the gate around `true`, over bare", "ms", &more, "goal: at most 5 ms");
-    let forks = ["sh", "-c", "i=0; while [ $i -lt 1000 ]; do /bin/true; i=$((i+1)); done"];
-    let work = pair(&forks, pairs(40));
-    let ratio: Vec<f64> = work.iter().map(|(bare, gated)| gated.as_secs_f64() / bare.as_secs_f64()).collect();
-    say("1,000 fork+exec under the gate, to bare", "×", &ratio, "goal: the interval reaches down to 1.02");
+    let forks = ["sh", "-c", "i=0; while [ $i -lt 3000 ]; do /bin/true; i=$((i+1)); done"];
+    for (what, tiers) in [
+        ("3,000 fork+exec under the gate with provenance, to bare", "cgroup,subreaper,token,events"),
+        ("3,000 fork+exec under the gate without provenance, to bare", "cgroup,subreaper,token"),
+    ] {
+        let gated = [GATE, "run", "--tier", tiers, "--"];
+        let work = pair_with(&gated, &forks, pairs(40));
+        let ratio: Vec<f64> =
+            work.iter().map(|(bare, gated)| gated.as_secs_f64() / bare.as_secs_f64()).collect();
+        say(what, "×", &ratio, "goal: at most 1.05");
+    }
 }
 
 /// Runs a command bare and under the gate, the order of the two changing from pair to pair.
 fn pair(command: &[&str], pairs: usize) -> Vec<(Duration, Duration)> {
-    let gated: Vec<&str> = [GATE, "run", "--"].into_iter().chain(command.iter().copied()).collect();
+    pair_with(&[GATE, "run", "--"], command, pairs)
+}
+
+fn pair_with(gate: &[&str], command: &[&str], pairs: usize) -> Vec<(Duration, Duration)> {
+    let gated: Vec<&str> = gate.iter().chain(command).copied().collect();
     for warm_up in [command, &gated] {
         once(warm_up);
     }
@@ -61,20 +66,4 @@ fn once(line: &[&str]) -> Duration {
     let took = begun.elapsed();
     assert!(status.success(), "{line:?}: {status}");
     took
-}
-
-fn say(what: &str, unit: &str, values: &[f64], goal: &str) {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let count = sorted.len();
-    let half_width = (0.98 * (count as f64).sqrt()).ceil();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in a list")]
-    let half_width = half_width as usize;
-    let at = |place: usize| sorted.get(place.min(count - 1)).copied().unwrap_or(f64::NAN);
-    let (low, high) = (at((count / 2).saturating_sub(half_width)), at(count / 2 + half_width));
-    let median = at(count / 2);
-    let line = format!(
-        "{what}: median {median:.3} {unit}, 95 % interval {low:.3} to {high:.3} ({count} pairs; {goal})"
-    );
-    writeln!(std::io::stdout(), "{line}").expect("stdout");
 }

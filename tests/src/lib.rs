@@ -5,6 +5,7 @@
 //! set, as in CI, that is a failure.
 
 pub mod context;
+pub mod figures;
 pub mod oracle;
 pub mod recycler;
 

@@ -102,9 +102,14 @@ impl<'a> Taking<'a> {
         match process {
             Some(mut process) if self.recognises(&process, by)? => {
                 process.seen_by = by.into_iter().collect();
+                let children = if process.threads == 1 {
+                    proc::children_of_main_thread(pid)
+                } else {
+                    proc::children(pid)
+                };
                 self.known.insert(pid, self.census.processes.len());
                 self.census.processes.push(process);
-                self.below.extend(proc::children(pid).unwrap_or_default());
+                self.below.extend(children.unwrap_or_default());
             }
             // Gone; or the number was another's before the pidfd was opened.
             Some(_) | None => self.census.vanished += 1,

@@ -40,13 +40,22 @@ const LAST_WAIT: Duration = Duration::from_millis(500);
 /// not this one's child tells nobody here of its end.
 const RELIST: Duration = Duration::from_millis(20);
 
+/// Whether a child's change ends a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Children {
+    /// It does.
+    Wake,
+    /// It does not: something else will tell when the last one is gone.
+    Sleep,
+}
+
 /// Where the scope's owner hears of its children.
 pub trait Events {
-    /// Blocks until one of the descriptors is ready, a child of this process changed, or the deadline passed.
+    /// Blocks until one of the descriptors is ready, the deadline passed, or, if asked for, a child of this process changed.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    fn wait(&mut self, interests: &[Interest<'_>], deadline: Instant) -> Result<()>;
+    fn wait(&mut self, interests: &[Interest<'_>], children: Children, deadline: Instant) -> Result<()>;
 
     /// Whether somebody asked for an end meanwhile (Ctrl-C during a long grace): what is left is then not waited for.
     fn is_hurried(&self) -> bool;
@@ -193,7 +202,9 @@ impl Scope {
     /// Blocks until the scope may have changed.
     fn wait(&mut self, events: &mut dyn Events, deadline: Instant) -> Result<()> {
         let deadline = self.next_look().map_or(deadline, |look| look.min(deadline));
-        events.wait(&self.changes(), deadline)?;
+        // As long as the cgroup is populated, its own event tells of the end; waking up for each of a thousand ends would slow them.
+        let children = if self.is_confined_and_populated { Children::Sleep } else { Children::Wake };
+        events.wait(&self.changes(), children, deadline)?;
         // Read away, or the next wait would return for it at once.
         self.note_births()
     }

@@ -24,7 +24,7 @@ use headcount_sys::wait::{self, Change, Found, Which};
 use headcount_sys::witness::Guardian;
 use headcount_sys::{Pid, PidFd, ProcessId, prctl, proc, signal, spawn};
 
-pub use ending::{Conclusion, EndedBy, Events, Left};
+pub use ending::{Children, Conclusion, EndedBy, Events, Left};
 
 use births::Births;
 use excepted::Excepted;
@@ -92,6 +92,8 @@ pub struct Scope {
     has_survivors: bool,
     /// Processes whose end is waited for: no child of this process, and in no cgroup of the scope's.
     held: Vec<PidFd>,
+    /// Whether something lived in the scope's cgroup at the last look.
+    is_confined_and_populated: bool,
     /// The record of births.
     births: Option<Births>,
     /// What may outlive the command, and what was found of it and let go.
@@ -143,6 +145,7 @@ impl Scope {
             began_ticks: proc::ticks_now()?.0,
             has_survivors: false,
             held: Vec::new(),
+            is_confined_and_populated: false,
             births: None,
             exceptions: options.exceptions.clone(),
             excepted: Vec::new(),
@@ -475,6 +478,12 @@ impl Scope {
     }
 
     fn is_populated(&mut self) -> Result<bool> {
+        let is_populated = self.read_populated();
+        self.is_confined_and_populated = matches!(is_populated, Ok(true));
+        is_populated
+    }
+
+    fn read_populated(&mut self) -> Result<bool> {
         let Some(confinement) = &mut self.confinement else { return Ok(false) };
         match confinement.watch.read() {
             Ok(events) => Ok(events.populated),

@@ -185,10 +185,11 @@ impl Receiver {
         &self.inherited
     }
 
-    /// What to wait on: a child changed; another signal came.
+    /// What to wait on: another signal came; and, if asked for, a child changed.
     #[must_use]
-    pub fn interests(&self) -> [Interest<'_>; 2] {
-        [Interest::readable(self.children.as_fd()), Interest::readable(self.others.as_fd())]
+    pub fn interests(&self, children: bool) -> Vec<Interest<'_>> {
+        let children = children.then(|| Interest::readable(self.children.as_fd()));
+        [Interest::readable(self.others.as_fd())].into_iter().chain(children).collect()
     }
 
     /// Forgets that children changed: the caller is about to wait for them.

@@ -99,6 +99,10 @@ fn read_record(path: &std::path::Path) -> Result<Vec<u8>> {
     let failed = |e| Error::io(format!("failed to read {}", path.display()), e);
     let mut content = vec![0; 8192];
     let length = File::open(path).map_err(failed)?.read(&mut content).map_err(failed)?;
+    if length == content.len() {
+        // A user in thousands of groups has a long `status`.
+        return read(path);
+    }
     content.truncate(length);
     Ok(content)
 }
@@ -123,7 +127,7 @@ pub fn stat(pid: Pid) -> Result<Stat> {
 /// As [`read`]; content that no kernel writes.
 pub fn resident_pages(pid: Pid) -> Result<u64> {
     let path = path(pid, "statm");
-    number(words(&read(&path)?).nth(1), "resident memory").map_err(|e| parse_failed(&path, e))
+    number(words(&read_record(&path)?).nth(1), "resident memory").map_err(|e| parse_failed(&path, e))
 }
 
 /// `/proc/PID/status`.
@@ -132,7 +136,7 @@ pub fn resident_pages(pid: Pid) -> Result<u64> {
 /// As [`read`]; content that no kernel writes.
 pub fn status(pid: Pid) -> Result<Status> {
     let path = path(pid, "status");
-    Status::parse(&read(&path)?).map_err(|e| parse_failed(&path, e))
+    Status::parse(&read_record(&path)?).map_err(|e| parse_failed(&path, e))
 }
 
 /// `/proc/PID/cmdline`, one string per argument.
@@ -238,7 +242,7 @@ pub fn link(pid: Pid, name: &str) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`read`].
 pub fn cgroup(pid: Pid) -> Result<Vec<u8>> {
-    Ok(cgroup_path(&read(&path(pid, "cgroup"))?).unwrap_or_default().to_vec())
+    Ok(cgroup_path(&read_record(&path(pid, "cgroup"))?).unwrap_or_default().to_vec())
 }
 
 /// The process's threads.
@@ -291,8 +295,20 @@ pub fn thread(pid: Pid, thread: Pid) -> Result<(Stat, Status)> {
 /// # Errors
 /// As [`read`]; [`Error::is_gone`] also on a kernel without `CONFIG_PROC_CHILDREN`.
 pub fn children(pid: Pid) -> Result<Vec<Pid>> {
+    children_of_threads(pid, &threads(pid)?)
+}
+
+/// As [`children`], of a process that has only its main thread, for a third of the system calls.
+///
+/// # Errors
+/// As [`children`].
+pub fn children_of_main_thread(pid: Pid) -> Result<Vec<Pid>> {
+    children_of_threads(pid, &[pid])
+}
+
+fn children_of_threads(pid: Pid, threads: &[Pid]) -> Result<Vec<Pid>> {
     let mut found = Vec::new();
-    for thread in threads(pid)? {
+    for thread in threads.iter().copied() {
         match read(&path(pid, &format!("task/{thread}/children"))) {
             Ok(content) => found.extend(pids(&content).flatten()),
             Err(error) if error.is_gone() && thread != pid => {}
