@@ -66,6 +66,8 @@ pub struct Lineage {
     next: u64,
     forks: u64,
     is_lossy: bool,
+    /// The most that is remembered unless more lives.
+    least_memory: usize,
     memory: usize,
 }
 
@@ -80,8 +82,22 @@ impl Lineage {
             next: 0,
             forks: 0,
             is_lossy: false,
+            least_memory: MEMORY,
             memory: MEMORY,
         }
+    }
+
+    /// The same tree, with at most so many processes in it as long as few of them live. For tests: the usual bound takes a
+    /// hundred thousand births to reach.
+    #[must_use]
+    pub fn remembering(self, most: usize) -> Self {
+        Self { least_memory: most, memory: most, ..self }
+    }
+
+    /// How many processes are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.nodes.len()
     }
 
     /// Takes note of an event. `arguments` reads those of a process that just executed a program.
@@ -240,7 +256,7 @@ impl Lineage {
             }
         }
         // If everything lives, there is nothing to forget; then memory grows with what lives.
-        self.memory = MEMORY.max(self.nodes.len().saturating_mul(2));
+        self.memory = self.least_memory.max(self.nodes.len().saturating_mul(2));
     }
 }
 
@@ -337,14 +353,12 @@ mod tests {
 
     #[test]
     fn a_chain_without_end_is_cut_in_its_middle_and_says_so() {
-        let mut lineage = Lineage::below(pid(1));
-        lineage.memory = 1_000;
+        let mut lineage = Lineage::below(pid(1)).remembering(1_000);
         let mut events = vec![fork(1, 10)];
         for generation in 10..3_010 {
             events.extend([fork(generation, generation + 1), exit(generation)]);
         }
         for event in events {
-            lineage.memory = 1_000;
             lineage.note(event, |_| None);
         }
         assert!(lineage.nodes.len() <= 1_001, "{}", lineage.nodes.len());
