@@ -1,0 +1,16 @@
+//! Any text, redacted: delimiters stay where they are, and what is redacted holds nothing of what it stands for.
+#![no_main]
+
+use headcount::redact::{self, REDACTED};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let redacted = redact::text(text);
+    let count = |text: &str| text.chars().filter(|character| character.is_whitespace()).count();
+    assert_eq!(count(&redacted), count(text));
+    // Each word grows by one mark at most.
+    assert!(redacted.len() <= text.len() * (REDACTED.len() + 1));
+    if !redacted.contains(REDACTED) {
+        assert_eq!(redacted, text);
+    }
+});
