@@ -450,6 +450,8 @@ impl RunFolder {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn given(path: &Path) -> Environment {
@@ -503,6 +505,24 @@ mod tests {
         assert!(!is_mapped("0 1000 1\n1 100000 65533\n", 65534));
         assert!(is_mapped("0 1000 1\n1 100000 65536\n", 65534));
         assert!(!is_mapped("", 65534));
+    }
+
+    proptest! {
+        #[test]
+        fn a_user_is_mapped_by_any_line_that_the_kernel_writes(
+            ranges in proptest::collection::vec(any::<[u32; 3]>(), 0..8),
+            number in any::<u32>(),
+        ) {
+            let line = |[inside, outside, count]: &[u32; 3]| format!("{inside:10} {outside:10} {count:10}\n");
+            let map: String = ranges.iter().map(line).collect();
+            let is_in = |[inside, _, count]: &[u32; 3]| number >= *inside && number - inside < *count;
+            prop_assert_eq!(is_mapped(&map, number), ranges.iter().any(is_in));
+        }
+
+        #[test]
+        fn no_map_makes_it_panic(map in "([0-9]{0,21}[ \t\n]?|.){0,20}", number in any::<u32>()) {
+            let _ = is_mapped(&map, number);
+        }
     }
 
     #[test]
