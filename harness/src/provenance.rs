@@ -178,11 +178,23 @@ impl Lineage {
 
     fn born(&mut self, parent: Pid, child: Pid) {
         let above = self.current.get(&parent).copied().filter(|id| self.nodes.contains_key(id));
-        if above.is_none() && parent != self.root {
-            // Not of this tree. If the number was one of the tree's, it is not any more.
-            self.current.remove(&child);
-            return;
+        let before = self.current.remove(&child);
+        if above.is_some() || parent == self.root {
+            self.insert(above, child);
         }
+        // A number is given again only when its process is gone: if that is news, the event was lost.
+        if let Some(id) = before
+            && let Some(node) = self.nodes.get_mut(&id)
+        {
+            node.threads = 0;
+            self.prune(id);
+        }
+        if self.nodes.len() > self.memory {
+            self.thin();
+        }
+    }
+
+    fn insert(&mut self, above: Option<u64>, child: Pid) {
         let (argv, depth) = match above.and_then(|id| self.nodes.get_mut(&id)) {
             Some(node) => {
                 node.children = node.children.saturating_add(1);
@@ -198,9 +210,6 @@ impl Lineage {
             Node { pid: child, parent: above, argv, threads: 1, children: 0, depth, is_cut: false },
         );
         self.current.insert(child, id);
-        if self.nodes.len() > self.memory {
-            self.thin();
-        }
     }
 
     /// Forgets a process that is dead and below which nothing is left; and so on upwards.
@@ -228,8 +237,10 @@ impl Lineage {
             .filter(|(_, node)| node.threads == 0 && node.depth > KEPT_DEPTH)
             .map(|(id, _)| *id)
             .collect();
-        // Whoever is nearest to the living stays: the youngest have the highest numbers.
-        let forgotten = middle.get(..middle.len().saturating_sub(self.memory / 2)).unwrap_or_default();
+        // Whoever is nearest to the living stays: the youngest have the highest numbers. How many does not depend on how many
+        // it was last time, or each time would allow for more.
+        let kept = self.least_memory / 2;
+        let forgotten = middle.get(..middle.len().saturating_sub(kept)).unwrap_or_default();
         let forgotten: std::collections::BTreeSet<u64> = forgotten.iter().copied().collect();
         let mut gone: BTreeMap<u64, Option<u64>> = BTreeMap::new();
         for id in &forgotten {
@@ -366,6 +377,31 @@ mod tests {
         assert!(!chain.is_complete);
         assert_eq!(chain.links.first().map(|link| link.pid), Some(pid(3_009)));
         assert_eq!(chain.links.last().map(|link| link.pid), Some(pid(10)));
+    }
+
+    #[test]
+    fn what_is_remembered_does_not_grow_with_what_was_born() {
+        // Found by the fuzzer: each time that room was made, the bound grew by what lives and its nearest ancestors.
+        let mut lineage = Lineage::below(pid(1)).remembering(100);
+        lineage.note(fork(1, 10), |_| None);
+        for generation in 10..3_010 {
+            lineage.note(fork(generation, generation + 1), |_| None);
+            lineage.note(exit(generation), |_| None);
+        }
+        // One lives, below 33 generations that are always kept; and as many again before room is made.
+        assert!(lineage.remembered() <= 100 + 2 * 34 + 1, "{}", lineage.remembered());
+    }
+
+    #[test]
+    fn a_process_whose_end_was_lost_is_dead_when_its_number_is_given_again() {
+        // Found by the fuzzer: it was called alive, and never forgotten.
+        let parent = [fork(1, 10), fork(10, 11), fork(11, 12)];
+        for given_again in [fork(12, 11), fork(2, 11)] {
+            let lineage = grown(&[&parent[..], &[given_again]].concat());
+            assert_eq!(shown(&lineage, 12).unwrap(), "11=?† 10=?");
+        }
+        let forgotten = grown(&[&parent[..], &[fork(2, 12), exit(11)]].concat());
+        assert_eq!(forgotten.remembered(), 1);
     }
 
     #[test]
