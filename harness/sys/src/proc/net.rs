@@ -1,4 +1,7 @@
 //! `/proc/PID/net/{tcp,tcp6,udp,udp6,unix}`: who listens where (proc_pid_net(5)).
+//!
+//! **Cannot tell:** the kernel writes a unix socket's path as it is (`unix_seq_show`), so one with a line's end in it reads as two
+//! lines, the second of which may be anything.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -81,14 +84,21 @@ fn address(text: &str) -> Option<SocketAddr> {
 
 fn unix(line: &[u8]) -> Option<Listener> {
     // Num RefCount Protocol Flags Type St Inode Path
-    let mut fields = words(line);
-    let flags = u64::from_str_radix(std::str::from_utf8(fields.nth(3)?).ok()?, 16).ok()?;
+    let mut rest = line;
+    let mut fields = [&b""[..]; 7];
+    for field in &mut fields {
+        rest = rest.trim_ascii_start();
+        let end = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
+        (*field, rest) = rest.split_at(end);
+    }
+    let [_, _, _, flags, _, _, inode] = fields;
+    let flags = u64::from_str_radix(std::str::from_utf8(flags).ok()?, 16).ok()?;
     if flags & ACCEPTS == 0 {
         return None;
     }
-    let inode_text = fields.nth(2)?;
-    let inode = std::str::from_utf8(inode_text).ok()?.parse().ok()?;
-    let path = fields.next().unwrap_or(b"(unnamed)");
+    let inode = std::str::from_utf8(inode).ok()?.parse().ok()?;
+    // Behind one space, the path takes what is left: it may have spaces of its own.
+    let path = rest.get(1..).filter(|path| !path.is_empty()).unwrap_or(b"(unnamed)");
     Some(Listener { inode, address: [b"unix ", path].concat() })
 }
 
@@ -122,13 +132,15 @@ mod tests {
             0000000000000000: 00000002 00000000 00010000 0001 01 18331 /run/x.sock\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 18332 @name\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 18333\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01    18 /run/a  b \n\
             0000000000000000: 00000003 00000000 00000000 0001 03 18334 /run/x.sock\n";
         assert_eq!(
             addresses(table, Protocol::Unix),
             [
                 (18331, "unix /run/x.sock".to_owned()),
                 (18332, "unix @name".to_owned()),
-                (18333, "unix (unnamed)".to_owned())
+                (18333, "unix (unnamed)".to_owned()),
+                (18, "unix /run/a  b ".to_owned())
             ]
         );
     }
