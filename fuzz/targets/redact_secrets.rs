@@ -16,14 +16,22 @@ enum Form {
     OptionAndValue,
     /// `PASSWORD=…`
     Assignment,
+    /// `--env=PASSWORD=…`
+    AssignmentInOption,
+    /// `-u user:…`
+    User,
     /// `postgres://user:…@host/path`
     Address,
     /// `… http://host/?token=…&more`
     Query,
     /// `…; PASSWORD=… more`
     AssignmentInText,
+    /// `… PASSWORD='…' more`
+    Quoted,
     /// `… password: …`
     Header,
+    /// `… password:…`
+    HeaderWithoutSpace,
     /// `… {"password": "…"}`
     Json,
     /// `… Authorization: Bearer …`
@@ -70,13 +78,25 @@ fuzz_target!(|secret: Secret<'_>| {
         Form::OptionAndValue if whole.starts_with("--") => return,
         Form::OptionAndValue => vec![format!("--{name}"), whole],
         Form::Assignment => vec![format!("{name}={whole}")],
+        Form::AssignmentInOption => vec![format!("--env={name}={whole}")],
+        Form::User => vec!["-u".to_owned(), format!("user:{whole}")],
         // The host begins behind the last `@`.
-        Form::Address => vec![format!("postgres://user:{part}@host/{}", word(after).replace('@', ""))],
+        Form::Address => {
+            vec![format!("{before} postgres://user:{part},;&=()@host/{}", word(after).replace('@', ""))]
+        }
         Form::Query => vec![format!("{before} http://host/?a=b&{name}={part}&{after}")],
         Form::AssignmentInText => vec![format!("{before}; {name}={part} {after}")],
-        Form::Header | Form::Json | Form::Bearer if part.starts_with("--") => return,
+        Form::Header | Form::Bearer if part.starts_with("--") => return,
+        // Which quotes are a pair would be anybody's guess if there were others before; and they end at the next.
+        Form::Quoted | Form::Json if before.contains(['\'', '"']) => return,
+        Form::Quoted => vec![format!("{before}; {name}='{}' {after}", whole.replace('\'', ""))],
+        Form::HeaderWithoutSpace if part.starts_with([':', '/']) => return,
+        Form::HeaderWithoutSpace => vec![format!("{before} {name}:{part} {after}")],
         Form::Header => vec![format!("{before} {name}: {part} {after}")],
-        Form::Json => vec![format!("{before} {{\"{name}\": \"{part}\"}} {after}")],
+        Form::Json => {
+            let value = serde_json::to_string(&whole).unwrap();
+            vec![format!("{before} {{\"{name}\": {value}}} {after}")]
+        }
         Form::Bearer => vec![format!("{before} Authorization: Bearer {part} {after}")],
         Form::KnownToken => vec![format!("{before} ghp_0123456789{part} {after}")],
     };
