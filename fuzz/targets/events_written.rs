@@ -68,7 +68,7 @@ fuzz_target!(|written: Vec<Written>| {
     let unsigned = |numbers: &[i32]| numbers.iter().map(|number| number.cast_unsigned()).collect::<Vec<_>>();
     let mut datagram = Vec::new();
     for one in &written {
-        datagram.extend(match one {
+        let mut bytes = match one {
             Written::Fork(data) => message((1, 1), 1, &unsigned(data)),
             Written::Process { parent, child } => {
                 message((1, 1), 1, &unsigned(&[7, *parent, *child, *child]))
@@ -83,7 +83,13 @@ fuzz_target!(|written: Vec<Written>| {
             Written::Foreign { idx, val } => {
                 message((*idx, if *idx == 1 { val | 2 } else { *val }), 1, &[1, 1, 2, 2])
             }
-        });
+        };
+        // A message of any length: the next begins at a multiple of four bytes, and what is between is nothing.
+        let more = datagram.len() / 4 % 4;
+        let length = u32::try_from(bytes.len() + more).unwrap();
+        bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        bytes.resize(bytes.len() + more.next_multiple_of(4), 0xff);
+        datagram.extend(bytes);
     }
     let expected: Vec<Event> = written.iter().filter_map(expected).collect();
     assert_eq!(events::parse(&datagram).collect::<Vec<_>>(), expected);
