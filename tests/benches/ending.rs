@@ -1,4 +1,4 @@
-//! What ending a thousand processes costs, beside the bare `cgroup.kill` and a wait for the cgroup to be empty; and whole commands
+//! What ending a thousand processes costs, beside the bare `cgroup.kill` and a wait for the cgroup to be empty and for the dead; and whole commands
 //! that leave a thousand processes, under the gate and under others' tools: paired figures of one run.
 //! `cargo bench -p headcount-tests --bench ending`; `PAIRS=n`.
 
@@ -12,6 +12,7 @@ use headcount::Tier;
 use headcount::scope::{Children, Events, Options, Scope};
 use headcount_sys::cgroup;
 use headcount_sys::poll::{self, Interest, Timeout};
+use headcount_sys::prctl;
 use headcount_sys::signal::Receiver;
 use headcount_sys::state;
 use headcount_sys::wait::{self, Found, Which};
@@ -27,6 +28,8 @@ fn main() {
         return;
     }
     let receiver = Receiver::open().expect("signals");
+    // Before anything is measured, so that both halves of a pair wait for the dead.
+    prctl::set_child_subreaper(true).expect("a subreaper");
     let (mut ratio, mut evidence, mut ending) = (vec![], vec![], vec![]);
     for round in 0..pairs(20) {
         let (mut ours, mut bare) = (None, None);
@@ -101,9 +104,9 @@ fn killed() -> Duration {
         poll::wait(&[Interest::changed(watch.as_fd())], Timeout::At(begun + Duration::from_secs(60)))
             .expect("a change");
     }
-    let took = begun.elapsed();
-    // This process became a subreaper with the first scope, so the dead come to it.
+    // This process became a subreaper with the first scope, so the dead come to it, as they do in the other half of the pair.
     while !matches!(wait::take(Which::Any, false).expect("children"), Found::NoChildren) {}
+    let took = begun.elapsed();
     cgroup.remove().expect("an empty cgroup");
     took
 }
