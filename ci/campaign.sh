@@ -2,7 +2,10 @@
 # The long campaigns, whose figures stand in README. As root, on an otherwise idle machine.
 #   clean   1,000 clean runs with both cores busy: no alarm, and nothing left of the gate's own (as root and as uid 65534)
 #   load    every case of the corpus, leak and clean, in all tiers, with both cores busy, ROUNDS times (default 3)
-# Usage: ci/campaign.sh [clean|load]…
+#   strikes a gate killed at 200 of its system calls, in each tier, and reaped after (STRIKES for another number)
+#   argv    how often the arguments of dead ancestors were known: few daemons and many, idle and with both cores busy
+#   records audit and reap with 100, 1,000 and 10,000 records of dead runs, and as many processes of one
+# Usage: ci/campaign.sh [clean|load|strikes|argv|records]…
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_INCREMENTAL=0
@@ -56,5 +59,17 @@ load() {
   done
 }
 
-[ $# -gt 0 ] || set -- clean load
+strikes() {
+  STRIKES=${STRIKES:-200} cargo test --quiet --package headcount-tests --test gate a_gate_killed_anywhere -- --nocapture
+}
+
+argv() {
+  ci/dead_ancestors.py "$work/gate" idle
+  make_busy
+  ci/dead_ancestors.py "$work/gate" "both cores busy"
+}
+
+records() { ci/cleanup_scale.py "$work/gate"; }
+
+[ $# -gt 0 ] || set -- argv records strikes clean load
 for part in "$@"; do "$part"; done

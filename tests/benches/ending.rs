@@ -137,8 +137,20 @@ fn peers() {
     let gate = [GATE, "run", "--grace", "0s", "--on-leak", "report", "--report", "text=/dev/null", "--"];
     let tools: &[(&str, &[&str])] = &[
         (
-            "bwrap --unshare-pid",
-            &["bwrap", "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-pid", "--"],
+            "bwrap --unshare-pid --die-with-parent",
+            &[
+                "bwrap",
+                "--die-with-parent",
+                "--bind",
+                "/",
+                "/",
+                "--dev",
+                "/dev",
+                "--proc",
+                "/proc",
+                "--unshare-pid",
+                "--",
+            ],
         ),
         ("unshare -pf --kill-child", &["unshare", "-pf", "--kill-child", "--mount-proc"]),
         // tini only waits for its child; in a pid namespace of its own, its end is everybody's.

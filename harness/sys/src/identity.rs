@@ -21,8 +21,23 @@ use crate::{Error, PidFd, Result};
 
 /// A process number. Only a name for the moment: see [`ProcessId`] for an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "i32", into = "i32")]
 pub struct Pid(i32);
+
+impl TryFrom<i32> for Pid {
+    type Error = String;
+
+    /// A record that names no process is damaged.
+    fn try_from(number: i32) -> std::result::Result<Self, String> {
+        Self::new(number).ok_or_else(|| format!("{number} is no process's number"))
+    }
+}
+
+impl From<Pid> for i32 {
+    fn from(pid: Pid) -> Self {
+        pid.0
+    }
+}
 
 impl Pid {
     /// The pid with this number; `None` for zero and negative numbers, which the kernel uses for groups and for
@@ -183,5 +198,9 @@ mod tests {
         assert!(Pid::new(0).is_none());
         assert!(Pid::new(-7).is_none());
         assert_eq!(Pid::new(7).map(Pid::as_raw), Some(7));
+        // Found by the fuzzer: a record could name them.
+        assert!(serde_json::from_str::<Pid>("0").is_err());
+        assert!(serde_json::from_str::<Pid>("-7").is_err());
+        assert_eq!(serde_json::from_str::<Pid>("7").ok(), Pid::new(7));
     }
 }
