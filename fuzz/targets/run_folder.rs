@@ -63,6 +63,7 @@ fuzz_target!(|entry: Entry<'_>| {
             assert_eq!(host.inode.unwrap_or(0), inode);
         }
         (Content::Draft(host), _) => assert!(name.starts_with(b"new.") && host.pid.as_raw() > 0),
+        (Content::Over, _) => assert!(name.starts_with(b"over.")),
         (Content::Run(record), _) => {
             assert_eq!(record.run_id.as_str().as_bytes(), name);
             assert_eq!(Record::parse(entry.record.unwrap()), Ok(record));

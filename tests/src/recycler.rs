@@ -246,6 +246,7 @@ fn record(host: ProcessId) -> Record {
         cgroup: None,
         program: "recycled".to_owned(),
         tiers: vec!["token".to_owned()],
+        init: None,
     }
 }
 

@@ -89,7 +89,7 @@ impl Audit {
                     audit.runs.push(Run { record, host, has_cgroup, left: Vec::new(), folder });
                 }
                 Content::Draft(writer) if host(&writer)? == Host::Alive => {}
-                Content::Draft(_) => audit.drafts.push(folder),
+                Content::Draft(_) | Content::Over => audit.drafts.push(folder),
                 Content::Damaged(reason) => audit.notes.push(format!(
                     "{} is no run's folder ({reason}); it is left alone: remove it if no headcount runs",
                     folder.path().display()
@@ -118,6 +118,11 @@ impl Audit {
     fn look(&mut self) -> Result<bool> {
         let mut looking = Looking::new(self)?;
         for (place, run) in self.runs.iter().enumerate() {
+            if run.host == Host::Dead
+                && let Some(init) = &run.record.init
+            {
+                looking.init(place, init)?;
+            }
             if run.host == Host::Dead
                 && let Some(cgroup) = cgroup_of(&run.record)
             {
@@ -216,6 +221,16 @@ impl Looking {
         Ok(looking)
     }
 
+    /// The init of a run's pid namespace, found by its identity. Everything in the namespace is below it, and ends with it.
+    fn init(&mut self, place: usize, init: &ProcessId) -> Result<()> {
+        if init.is_exact()
+            && let Some(pidfd) = init.find()?
+        {
+            self.take(place, &pidfd)?;
+        }
+        Ok(())
+    }
+
     fn cgroup(&mut self, place: usize, cgroup: &Cgroup, notes: &mut Vec<String>) -> Result<()> {
         match cgroup.members() {
             Ok(members) => {
@@ -269,8 +284,14 @@ impl Looking {
         let Some(pidfd) = PidFd::open(pid)? else { return Ok(()) };
         // From here on it is one process, whoever the number meant before.
         let Some(place) = self.owner_of(pid, place)? else { return Ok(()) };
+        self.take(place, &pidfd)
+    }
+
+    /// Takes in a process that is the run's.
+    fn take(&mut self, place: usize, pidfd: &PidFd) -> Result<()> {
+        let pid = pidfd.pid();
         let marks = Marks { cgroup: None, token: None };
-        let Some(process) = self.reader.read(&pidfd, &marks)? else { return Ok(()) };
+        let Some(process) = self.reader.read(pidfd, &marks)? else { return Ok(()) };
         if process.life == Life::Dead || pidfd.has_exited()? {
             return Ok(());
         }

@@ -128,6 +128,7 @@ impl Scope {
                 .map(|above| above.path().join(&name)),
             program: options.program.clone(),
             tiers: Vec::new(),
+            init: None,
         };
         let folder = StateDir::open(&options.environment)?.create_run(&record)?;
         let mut scope = Self {
@@ -176,6 +177,7 @@ impl Scope {
         }
         // For whoever comes after a crash: which of them can find what is left.
         record.tiers = scope.tiers.iter().map(|tier| tier.name().to_owned()).collect();
+        record.init = scope.namespace.as_ref().map(Namespace::init_id).transpose()?;
         if let Some(folder) = &scope.folder {
             folder.write(&record)?;
         }

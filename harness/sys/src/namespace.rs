@@ -22,7 +22,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::witness::{close_all_but, read_byte};
-use crate::{Error, Pid, PidFd, Result, Signal, wait};
+use crate::{Error, Pid, PidFd, ProcessId, Result, Signal, wait};
 
 /// How long init may take to start, or to end once it may.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -84,6 +84,14 @@ impl Namespace {
         let _ = namespace.dismiss();
         // A refusal here has nothing to do with the right to make a pid namespace.
         Err(Error::new(outcome.chain()))
+    }
+
+    /// Init's identity, for the run's record.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn init_id(&self) -> Result<ProcessId> {
+        ProcessId::of(&self.init)
     }
 
     /// Init's process number, as seen from the caller.

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io::Read as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
@@ -105,6 +106,9 @@ pub struct Record {
     /// How the run's processes can be found.
     #[serde(default)]
     pub tiers: Vec<String>,
+    /// The init of the run's pid namespace, whose end is everybody's in it.
+    #[serde(default)]
+    pub init: Option<ProcessId>,
 }
 
 /// The most bytes of a record that are read.
@@ -143,6 +147,8 @@ pub enum Content {
     Run(Record),
     /// A run that its host was about to record, with that host: nothing had been started yet.
     Draft(ProcessId),
+    /// A run that was over: whoever removed its folder was stopped halfway.
+    Over,
     /// Nothing that can be understood, and why.
     Damaged(String),
 }
@@ -293,6 +299,9 @@ impl StateDir {
     }
 }
 
+/// How the name of a folder begins that is being removed.
+const OVER: &[u8] = b"over.";
+
 /// The name of a run's folder before its record is written.
 fn draft_name(record: &Record) -> String {
     let ProcessId { pid, pid_namespace, inode, start_ticks, .. } = &record.host;
@@ -406,6 +415,9 @@ impl RunFolder {
                 Content::Draft,
             ));
         }
+        if name.starts_with(OVER) {
+            return Some(Content::Over);
+        }
         let path = self.path.join("run.json");
         let mut content = Vec::new();
         let read = File::open(path).and_then(|file| file.take(RECORD_LIMIT).read_to_end(&mut content));
@@ -438,7 +450,13 @@ impl RunFolder {
     /// # Errors
     /// As the system says.
     pub fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
+        // Under another name first, so that whoever is stopped halfway leaves nothing that looks like a run.
+        let mut name = OsString::from_vec(OVER.to_vec());
+        name.push(self.path.file_name().unwrap_or_default());
+        let over = self.path.with_file_name(name);
+        let is_over = self.path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(OVER));
+        let renamed = if is_over { Ok(()) } else { fs::rename(&self.path, &over) };
+        match renamed.and_then(|()| fs::remove_dir_all(if is_over { &self.path } else { &over })) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
@@ -547,6 +565,7 @@ mod tests {
             cgroup: Some("/sys/fs/cgroup/x".into()),
             program: "sh".into(),
             tiers: vec!["token".into()],
+            init: None,
         };
         let folder = state.create_run(&record).unwrap();
         let text = fs::read(folder.path().join("run.json")).unwrap();
@@ -566,6 +585,7 @@ mod tests {
             cgroup: None,
             program: "sh".into(),
             tiers: Vec::new(),
+            init: None,
         };
         state.create_run(&record).unwrap();
         let runs = state.path().join("runs");
@@ -576,7 +596,8 @@ mod tests {
         }
         fs::create_dir(runs.join("f".repeat(32))).unwrap();
         fs::write(runs.join("f".repeat(32)).join("run.json"), serde_json::to_vec(&record).unwrap()).unwrap();
-        let (mut found, mut drafts, mut damaged) = (0, 0, 0);
+        fs::create_dir(runs.join("over.x")).unwrap();
+        let (mut found, mut drafts, mut over, mut damaged) = (0, 0, 0, 0);
         for entry in state.runs().unwrap() {
             match entry.content {
                 Content::Run(one) => {
@@ -587,10 +608,11 @@ mod tests {
                     assert_eq!(host, record.host);
                     drafts += 1;
                 }
+                Content::Over => over += 1,
                 Content::Damaged(_) => damaged += 1,
             }
         }
-        assert_eq!((found, drafts, damaged), (1, 1, 4));
+        assert_eq!((found, drafts, over, damaged), (1, 1, 1, 4));
     }
 
     #[test]

@@ -61,6 +61,7 @@ fn record() -> Vec<u8> {
         cgroup: Some("/sys/fs/cgroup/headcount".into()),
         program: "sh".into(),
         tiers: vec!["token".into()],
+        init: None,
     };
     serde_json::to_vec(&record).unwrap()
 }

@@ -25,7 +25,7 @@ fn a_wrong_command_line_is_status_2() {
     for who in TestContext::users() {
         for (options, part) in [
             (&["--no-such-option"][..], "--no-such-option"),
-            (&["--tier", "vm"], "there are cgroup, subreaper, token"),
+            (&["--tier", "vm"], "there are namespace, cgroup, subreaper, token, events"),
             (&["--grace", "soon"], "for example 500ms"),
             (&["--tier", "token", "--require-tier", "cgroup"], "tier cgroup is required and left out"),
         ] {

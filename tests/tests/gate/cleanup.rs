@@ -208,6 +208,7 @@ fn record(host: ProcessId) -> Record {
         cgroup: None,
         program: "make".into(),
         tiers: vec!["token".into()],
+        init: None,
     }
 }
 
