@@ -23,6 +23,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -151,18 +152,21 @@ def fresh_cgroup() -> Iterator[Path]:
     try:
         yield directory
     finally:
-        below = [Path(path) for path, _, _ in os.walk(directory, topdown=False)]
-        deadline = time.monotonic() + 10
-        for path in below:
-            # Busy as long as there is a process in it, and those that are left are just dying.
-            while True:
-                try:
-                    path.rmdir()
-                    break
-                except OSError:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.01)
+        await_empty(directory)
+        for path, _, _ in os.walk(directory, topdown=False):
+            os.rmdir(path)
+
+
+def await_empty(cgroup: Path) -> None:
+    """Until nothing lives in a cgroup or below it: those that are left are just dying."""
+    deadline = time.monotonic() + 10
+    with open(cgroup / "cgroup.events", encoding="ascii") as events:
+        poll = select.poll()
+        # Reported whenever the file has changed since it was last read.
+        poll.register(events, select.POLLPRI)
+        while "populated 1" in events.read() and time.monotonic() < deadline:
+            poll.poll(1000)
+            events.seek(0)
 
 
 def deviation(report: dict[str, Any], want: Expected) -> bool:
